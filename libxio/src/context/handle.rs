@@ -1,0 +1,119 @@
+//! A context seen from other threads.
+
+use super::serving::Adoption;
+use super::statistics::Statistics;
+use super::{Context, RequestId, handles::Connection};
+use crate::Result;
+use crate::reactor::{Outbox, Waker};
+use crossbeam_queue::SegQueue;
+use std::any::Any;
+use std::sync::Arc;
+
+/// What arrives from other threads.
+pub(crate) enum Post {
+    Run(Box<dyn FnOnce(&mut Context) + Send>),
+    Message {
+        token: u64,
+        payload: Box<dyn Any + Send>,
+    },
+    /// A link whose hello was read by an acceptor.
+    Adopt(Box<Adoption>),
+    Stop,
+}
+
+impl std::fmt::Debug for Post {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Post::Run(_) => "Run",
+            Post::Message { .. } => "Message",
+            Post::Adopt(_) => "Adopt",
+            Post::Stop => "Stop",
+        })
+    }
+}
+
+/// Reaches a context from any thread. At most 16,384 posts wait in its inbox.
+#[derive(Debug, Clone)]
+pub struct ContextHandle {
+    pub(crate) outbox: Outbox<Post>,
+    pub(crate) statistics: Arc<Statistics>,
+}
+
+impl ContextHandle {
+    /// Runs a closure in the context's thread, at its next turn.
+    ///
+    /// # Errors
+    /// The inbox is full, or the context is gone.
+    pub fn post(&self, closure: impl FnOnce(&mut Context) + Send + 'static) -> Result<()> {
+        self.outbox.post(Post::Run(Box::new(closure)))
+    }
+
+    /// Becomes [`Event::Message`](crate::Event::Message) in the context.
+    ///
+    /// # Errors
+    /// The inbox is full, or the context is gone.
+    pub fn post_message(&self, token: u64, payload: Box<dyn Any + Send>) -> Result<()> {
+        self.outbox.post(Post::Message { token, payload })
+    }
+
+    /// Makes [`Context::run`] return. A context that is gone has stopped already.
+    pub fn stop(&self) {
+        // A full inbox is emptied within a turn; the stop must not be lost.
+        while let Err(crate::Error::InboxFull(_)) = self.outbox.post(Post::Stop) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes the context take a turn.
+    pub fn wake(&self) {
+        self.outbox.wake();
+    }
+
+    /// The context's counters.
+    #[must_use]
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(&self.statistics)
+    }
+}
+
+/// Requests that were dropped without an answer, on their way back to the context.
+#[derive(Debug)]
+pub(crate) struct DroppedRequests {
+    pub queue: SegQueue<(Connection, RequestId, u32)>,
+    pub waker: Arc<Waker>,
+}
+
+/// Travels with a request; reports it when it is dropped unanswered.
+#[derive(Debug)]
+pub(crate) struct DropGuard {
+    dropped: Arc<DroppedRequests>,
+    connection: Connection,
+    id: RequestId,
+    /// Bytes of request data: what the byte grant gets back.
+    data_length: u32,
+    armed: bool,
+}
+
+impl DropGuard {
+    pub(crate) fn new(
+        dropped: &Arc<DroppedRequests>,
+        connection: Connection,
+        id: RequestId,
+        data_length: u32,
+    ) -> Self {
+        DropGuard { dropped: Arc::clone(dropped), connection, id, data_length, armed: true }
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.dropped.queue.push((self.connection, self.id, self.data_length));
+            self.dropped.waker.wake();
+        }
+    }
+}

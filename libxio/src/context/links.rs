@@ -1,0 +1,459 @@
+//! The links of a context: which are hot (polled every turn), which wait in the ring, which have something to send; and
+//! what happens when one dies.
+
+use super::Context;
+use super::connection::{ConnectionSink, ConnectionState, Phase};
+use super::event::Event;
+use super::handles::RequestId;
+use super::serving::{HelloSink, Membership, ServerShared};
+use crate::reactor::{Key, Ticket, TicketKind};
+use crate::transport::{Flushed, Link, LinkError, Received, Sink};
+use crate::wire::{FrameHead, FrameLimits, Violation};
+use crate::{Error, Sgl};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events that may wait before links are left alone until the application has taken them.
+const EVENTS_HIGH_WATER: usize = 4096;
+/// Links polled each turn without regard to when they last brought something.
+const HOT_LINKS_FREE: usize = 16;
+/// How long a link stays hot without bringing anything.
+const HOT_TIME: Duration = Duration::from_micros(200);
+
+/// A link and how it is attended to.
+#[derive(Debug)]
+pub(super) struct LinkEntry {
+    pub link: Box<dyn Link>,
+    pub role: Role,
+    /// Stamp and events of the poll in the ring.
+    armed: Option<(u32, i16)>,
+    /// In the list of hot links.
+    hot: bool,
+    /// In the list of links with something to send.
+    dirty: bool,
+    /// The transport took less than was offered.
+    blocked: bool,
+    /// Data waits for pool memory.
+    pub stalled: bool,
+    last_active: Instant,
+}
+
+/// What a link is there for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// It has to say hello.
+    Handshake { server: Key, shared: Arc<ServerShared>, deadline: Instant },
+    /// The application has to answer its hello.
+    Offered { membership: Membership, deadline: Instant },
+    /// It carries a connection.
+    Connection(Key),
+    /// A last frame is on its way out.
+    Closing { deadline: Instant },
+}
+
+impl LinkEntry {
+    pub(super) fn new(link: Box<dyn Link>, role: Role, now: Instant) -> Self {
+        let (hot, dirty, blocked, stalled) = (false, false, false, false);
+        LinkEntry { link, role, armed: None, hot, dirty, blocked, stalled, last_active: now }
+    }
+}
+
+/// For links that expect nothing.
+struct DeafSink;
+
+impl Sink for DeafSink {
+    fn place(&mut self, head: &FrameHead, _first: bool) -> Result<crate::transport::Place, Violation> {
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
+
+    fn deliver(
+        &mut self,
+        head: &FrameHead,
+        _header: &[u8],
+        _data: Sgl,
+    ) -> Result<Option<FrameLimits>, Violation> {
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
+
+    fn request_sent(&mut self, _slot: u16) {}
+}
+
+impl Context {
+    /// A link has something to send, or something is expected from it: attend to it every turn.
+    pub(super) fn touch_link(&mut self, key: Key) {
+        let Some(entry) = self.links.get_mut(key) else { return };
+        entry.last_active = self.now;
+        if !entry.hot {
+            entry.hot = true;
+            self.hot.push(key);
+        }
+        if !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// A poll in the ring has fired.
+    pub(super) fn link_ready(&mut self, index: u32, stamp: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let Some(entry) = self.links.get_mut(key) else { return };
+        if entry.armed.is_none_or(|(armed, _)| armed != stamp) {
+            return;
+        }
+        entry.armed = None;
+        entry.last_active = self.now;
+        if entry.blocked && !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(key);
+        }
+        if !entry.hot {
+            entry.hot = true;
+            self.hot.push(key);
+        }
+    }
+
+    /// Takes what the hot links have brought; returns whether anything came.
+    pub(super) fn receive_hot(&mut self) -> bool {
+        let mut active = false;
+        let mut at = 0;
+        let few = self.hot.len() <= HOT_LINKS_FREE;
+        while at < self.hot.len() && self.events.len() < EVENTS_HIGH_WATER {
+            let key = self.hot[at];
+            let came = self.receive_link(key);
+            active |= came;
+            let Some(entry) = self.links.get_mut(key) else {
+                // It died; `drop_link` leaves the list to us.
+                self.hot.swap_remove(at);
+                continue;
+            };
+            let keep = came || entry.stalled || entry.link.readiness().is_none();
+            let recent = self.now.saturating_duration_since(entry.last_active) < HOT_TIME;
+            if keep || few || recent {
+                at += 1;
+            } else {
+                self.hot.swap_remove(at);
+                if let Some(entry) = self.links.get_mut(key) {
+                    entry.hot = false;
+                }
+                self.arm_link(key);
+            }
+        }
+        active
+    }
+
+    fn receive_link(&mut self, key: Key) -> bool {
+        let Some(entry) = self.links.get_mut(key) else { return false };
+        let connection = match &entry.role {
+            Role::Connection(connection) => *connection,
+            Role::Handshake { .. } => return self.receive_hello(key),
+            // Neither has anything to say now; a dead link is noticed by the deadline, or when it is flushed.
+            Role::Offered { .. } | Role::Closing { .. } => return false,
+        };
+        let Some(state) = self.connections.get_mut(connection) else { return false };
+        if let Phase::Closing { .. } = state.phase {
+            return false;
+        }
+        let mut sink = ConnectionSink {
+            state,
+            events: &mut self.events,
+            replies: &mut self.replies,
+            pool: &self.pool,
+            statistics: &self.statistics,
+            dropped: &self.dropped,
+            now: self.now,
+            keepalive_limit: self.options.keepalive,
+            ended: None,
+        };
+        let outcome = entry.link.receive(&mut self.scratch, &mut sink);
+        let ended = sink.ended.take();
+        let came = match outcome {
+            Ok(Received { bytes, stalled, .. }) => {
+                entry.stalled = stalled;
+                if bytes > 0 {
+                    self.statistics.link_receives.add(1);
+                    self.statistics.bytes_received.add(bytes as u64);
+                    entry.last_active = self.now;
+                    state.keepalive.heard(self.now);
+                    state.suspected = false;
+                } else {
+                    self.statistics.link_receives_empty.add(1);
+                }
+                bytes > 0
+            }
+            Err(error) => {
+                self.replies.clear();
+                let reason = ended.unwrap_or_else(|| link_failure(state, error));
+                if let LinkError::Violation(violation) = error {
+                    self.violated(connection, key, violation, reason);
+                } else {
+                    self.lose(connection, reason);
+                }
+                return true;
+            }
+        };
+        if let Some(reason) = ended {
+            self.replies.clear();
+            self.lose(connection, reason);
+            return true;
+        }
+        if came {
+            // A raised grant may let waiting requests go.
+            while let Some(frame) = state.next_granted() {
+                self.replies.push(frame);
+            }
+        }
+        if !self.replies.is_empty() {
+            self.statistics.frames_sent.add(self.replies.len() as u64);
+            for frame in self.replies.drain(..) {
+                entry.link.send(frame);
+            }
+            self.touch_link(key);
+        }
+        came
+    }
+
+    fn receive_hello(&mut self, key: Key) -> bool {
+        let Some(entry) = self.links.get_mut(key) else { return false };
+        let mut sink = HelloSink::default();
+        let outcome = entry.link.receive(&mut self.scratch, &mut sink);
+        match (outcome, sink.hello) {
+            (Err(LinkError::Violation(violation)), _) => {
+                tracing::info!(peer = entry.link.peer(), %violation, "no hello of this protocol");
+                self.statistics.handshakes_failed.add(1);
+                self.forget_handshake(key);
+                self.dismiss_link(key, violation);
+                true
+            }
+            (Err(_), _) => {
+                self.forget_handshake(key);
+                self.handshake_failed(key, "the peer closed it");
+                true
+            }
+            (Ok(_), Some(hello)) => {
+                self.hello_arrived(key, hello);
+                true
+            }
+            (Ok(Received { bytes, .. }), None) => {
+                if bytes > 0 {
+                    entry.last_active = self.now;
+                }
+                bytes > 0
+            }
+        }
+    }
+
+    fn forget_handshake(&mut self, link: Key) {
+        if let Some(Role::Handshake { server, .. }) = self.links.get(link).map(|entry| &entry.role)
+            && let Some(state) = self.servers.get_mut(*server)
+        {
+            state.handshakes.retain(|waiting| *waiting != link);
+        }
+    }
+
+    /// Gives every dirty link one send.
+    pub(super) fn flush_dirty(&mut self) {
+        let mut at = 0;
+        while at < self.dirty.len() {
+            let key = self.dirty[at];
+            let more = self.flush_link(key);
+            if more {
+                at += 1;
+            } else {
+                self.dirty.swap_remove(at);
+                if let Some(entry) = self.links.get_mut(key) {
+                    entry.dirty = false;
+                }
+            }
+        }
+    }
+
+    /// One send; true if the link should be tried again next turn.
+    fn flush_link(&mut self, key: Key) -> bool {
+        let Some(entry) = self.links.get_mut(key) else { return false };
+        let (outcome, connection) = match &entry.role {
+            Role::Connection(connection) => {
+                let connection = *connection;
+                let Some(state) = self.connections.get_mut(connection) else { return false };
+                let mut sink = ConnectionSink {
+                    state,
+                    events: &mut self.events,
+                    replies: &mut self.replies,
+                    pool: &self.pool,
+                    statistics: &self.statistics,
+                    dropped: &self.dropped,
+                    now: self.now,
+                    keepalive_limit: self.options.keepalive,
+                    ended: None,
+                };
+                (entry.link.flush(&mut sink), Some(connection))
+            }
+            _ => (entry.link.flush(&mut DeafSink), None),
+        };
+        match outcome {
+            Ok(Flushed { bytes, blocked }) => {
+                if bytes > 0 {
+                    self.statistics.link_sends.add(1);
+                    self.statistics.bytes_sent.add(bytes as u64);
+                }
+                entry.blocked = blocked;
+                if entry.link.unsent_bytes() > 0 {
+                    if blocked && !entry.hot {
+                        self.arm_link(key);
+                    }
+                    // A blocked link waits for the transport: while hot it is tried each turn, else the ring tells.
+                    return !blocked || self.links.get(key).is_some_and(|entry| entry.hot);
+                }
+                match (&entry.role, connection.and_then(|key| self.connections.get(key))) {
+                    (Role::Closing { .. }, _) => self.drop_link(key),
+                    (
+                        Role::Connection(connection),
+                        Some(ConnectionState { phase: Phase::Closing { .. }, .. }),
+                    ) => {
+                        let connection = *connection;
+                        self.lose(connection, Error::ClosedLocally);
+                    }
+                    _ => {}
+                }
+                false
+            }
+            Err(error) => {
+                match connection.and_then(|key| self.connections.get(key).map(|state| (key, state))) {
+                    // Our goodbye was not heard, which changes nothing for us.
+                    Some((key, ConnectionState { phase: Phase::Closing { .. }, .. })) => {
+                        self.lose(key, Error::ClosedLocally);
+                    }
+                    Some((key, state)) => {
+                        let reason = link_failure(state, error);
+                        // What the peer said before it went (a refusal, a goodbye) explains more than a broken pipe.
+                        self.receive_last_words(key, reason);
+                    }
+                    None => self.drop_link(key),
+                }
+                false
+            }
+        }
+    }
+
+    /// A send has failed: what has arrived before is still delivered, then the connection is lost.
+    fn receive_last_words(&mut self, connection: Key, reason: Error) {
+        let Some(link) = self.connections.get(connection).map(|state| state.link) else { return };
+        // Bounded: a peer can't keep a half-dead link alive by talking on.
+        for _ in 0..64 {
+            if !self.receive_link(link) {
+                break;
+            }
+        }
+        self.lose(connection, reason);
+    }
+
+    /// Puts a link's descriptor into the ring, for reading, and for writing if it is blocked.
+    pub(super) fn arm_link(&mut self, key: Key) {
+        let Some(entry) = self.links.get_mut(key) else { return };
+        let Some(ring) = &mut self.ring else { return };
+        let Some(fd) = entry.link.readiness() else { return };
+        let events = if entry.blocked { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
+        if let Some((stamp, armed)) = entry.armed {
+            if armed == events {
+                return;
+            }
+            ring.cancel_poll(Ticket { kind: TicketKind::Link, stamp, index: key.index });
+        }
+        let stamp = self.stamps.next();
+        entry.armed = Some((stamp, events));
+        ring.poll(fd, events, Ticket { kind: TicketKind::Link, stamp, index: key.index });
+    }
+
+    /// Before sleeping: everything hot goes into the ring. Links that have to be polled stay. True if some do.
+    pub(super) fn arm_hot(&mut self) -> bool {
+        let mut at = 0;
+        while at < self.hot.len() {
+            let key = self.hot[at];
+            match self.links.get_mut(key) {
+                Some(entry) if entry.stalled || entry.link.readiness().is_none() => at += 1,
+                Some(entry) => {
+                    entry.hot = false;
+                    self.hot.swap_remove(at);
+                    self.arm_link(key);
+                }
+                None => {
+                    self.hot.swap_remove(at);
+                }
+            }
+        }
+        !self.hot.is_empty()
+    }
+
+    /// Takes a link out of this context, whole.
+    pub(super) fn take_link(&mut self, key: Key) -> Option<LinkEntry> {
+        let entry = self.links.remove(key)?;
+        self.disarm(entry.armed.map(|(stamp, _)| stamp), key.index, TicketKind::Link);
+        Some(entry)
+    }
+
+    /// Ends a link: when this returns, it touches no memory any more.
+    pub(super) fn drop_link(&mut self, key: Key) {
+        if let Some(mut entry) = self.take_link(key) {
+            entry.link.fence();
+        }
+    }
+
+    /// Takes a poll back. The ring holds the descriptor's file until then, so that a socket closed meanwhile would stay
+    /// open: the cancel is submitted at once.
+    pub(super) fn disarm(&mut self, stamp: Option<u32>, index: u32, kind: TicketKind) {
+        if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
+            ring.cancel_poll(Ticket { kind, stamp, index });
+            // What is left in the queue goes with the next turn.
+            let _ = ring.submit();
+        }
+    }
+
+    /// The peer broke a rule: it is told, then the connection is lost.
+    fn violated(&mut self, connection: Key, link: Key, violation: Violation, reason: Error) {
+        self.statistics.protocol_violations.add(1);
+        tracing::warn!(%reason, "closing a connection");
+        // The link lives on for its farewell, without the connection; not where frames are queued, whose data goes
+        // back to its owner now.
+        if self.links.get(link).is_some_and(|entry| entry.link.unsent_bytes() == 0)
+            && let Some(state) = self.connections.get_mut(connection)
+        {
+            state.link = Key { index: u32::MAX, generation: u32::MAX };
+            self.dismiss_link(link, violation);
+        }
+        self.lose(connection, reason);
+    }
+
+    /// Ends a connection: its link first, then its requests, then itself.
+    pub(super) fn lose(&mut self, connection: Key, reason: Error) {
+        let Some(mut state) = self.connections.remove(connection) else { return };
+        self.drop_link(state.link);
+        self.statistics.connections_closed.add(1);
+        self.statistics.connections.subtract(1);
+        self.statistics.requests_running.subtract(u64::from(state.responder.running()));
+        tracing::debug!(peer = state.peer, %reason, "connection ended");
+        for entry in state.requester.drain() {
+            self.statistics.requests_outstanding.subtract(1);
+            self.events.push_back(Event::Response {
+                connection: state.handle,
+                // The slot is of no use any more: the handle is stale.
+                id: RequestId { slot: 0, sequence: entry.sequence },
+                token: entry.token,
+                outcome: Err(reason.clone()),
+            });
+        }
+        self.events.push_back(Event::Closed { connection: state.handle, reason });
+    }
+}
+
+fn link_failure(state: &ConnectionState, error: LinkError) -> Error {
+    let peer = state.peer.clone();
+    let connecting = matches!(state.phase, Phase::Connecting { .. });
+    match error {
+        LinkError::Violation(violation) => Error::Protocol { peer, violation },
+        LinkError::Ended if connecting => Error::ConnectFailed { address: peer, errno: libc::ECONNRESET },
+        LinkError::Ended => Error::ConnectionLost { peer, errno: libc::ECONNRESET },
+        LinkError::Failed(errno) if connecting => Error::ConnectFailed { address: peer, errno },
+        // A broken pipe is what a sender sees of a reset.
+        LinkError::Failed(libc::EPIPE) => Error::ConnectionLost { peer, errno: libc::ECONNRESET },
+        LinkError::Failed(errno) => Error::ConnectionLost { peer, errno },
+    }
+}

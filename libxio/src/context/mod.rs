@@ -1,0 +1,246 @@
+//! A context: one thread's loop and everything made on it.
+//!
+//! `turn.rs` is the loop; `links.rs` attends to transport links; `serving.rs` and `requests.rs` are the application's
+//! calls on servers and connections; `files.rs` is for its own descriptors and file operations; `connection.rs` turns
+//! arriving frames into events.
+
+mod connection;
+mod event;
+mod files;
+mod handle;
+mod handles;
+mod links;
+mod options;
+mod requests;
+mod serving;
+mod session;
+mod statistics;
+mod turn;
+
+pub use crate::wire::LoopKind;
+pub use event::{
+    AcceptOptions, Completion, ConnectionRequest, Event, FileOp, Interest, Landing, OutgoingRequest,
+    OutgoingResponse, Reply, Request,
+};
+pub use handle::ContextHandle;
+pub(crate) use handle::DropGuard;
+pub use handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
+pub use options::{
+    ConnectionOptions, ContextOptions, DATA_BYTES_MAX_DEFAULT, HEADER_BYTES_MAX_DEFAULT,
+    REPLAY_BYTES_MAX_DEFAULT, SLOTS_DEFAULT, ServerOptions, WINDOW_BYTES_DEFAULT,
+};
+pub use session::Session;
+pub use statistics::{Statistics, StatisticsSnapshot};
+
+use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
+use crate::transport::{OutgoingFrame, Tcp, Transport};
+use crate::{Error, Pool, Result};
+use connection::ConnectionState;
+use crossbeam_channel::Receiver;
+use files::{ForeignFd, PendingOp};
+use handle::{DroppedRequests, Post};
+use links::LinkEntry;
+use serving::ServerState;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// Memory that small frames are received into, shared by all links of a context. It takes the largest head and header
+/// and a batch of 4 KiB payloads; together with them it stays inside a level-2 cache.
+const SCRATCH_BYTES: usize = 192 << 10;
+
+/// One thread's loop, and everything made on it. This kind is `Send`: it may be driven from any thread, one at a time.
+/// For a thread that keeps it for good, [`PinnedContext`] costs the kernel less per completion.
+///
+/// The native form is pull: [`Context::wait`], then [`Context::next_event`] until there is none. Events own what they
+/// carry, so nothing is borrowed while the application works and it may call the context as it likes.
+#[derive(Debug)]
+pub struct Context {
+    number: u32,
+    options: ContextOptions,
+    transports: Vec<Arc<dyn Transport>>,
+    /// None on virtual time.
+    ring: Option<Ring>,
+    stamps: Stamps,
+    /// Time at the start of the turn.
+    now: Instant,
+    links: Slab<LinkEntry>,
+    /// Links polled every turn; exactly those whose entry says so.
+    hot: Vec<Key>,
+    /// Links with something to send; exactly those whose entry says so.
+    dirty: Vec<Key>,
+    connections: Slab<ConnectionState>,
+    servers: Slab<ServerState>,
+    timers: Timers,
+    fds: Slab<ForeignFd>,
+    ops: Slab<PendingOp>,
+    events: VecDeque<Event>,
+    /// Answers made while a link is being read; empty between calls.
+    replies: Vec<OutgoingFrame>,
+    pool: Pool,
+    scratch: Box<[u8]>,
+    statistics: Arc<Statistics>,
+    inbox: Receiver<Post>,
+    outbox: Outbox<Post>,
+    waker: Arc<Waker>,
+    /// Stamp of the poll on the waker's doorbell.
+    waker_armed: Option<u32>,
+    dropped: Arc<DroppedRequests>,
+    spin: SpinBudget,
+    /// When connections, handshakes and farewells are looked through for their deadlines.
+    next_sweep: Instant,
+    /// Somebody else's loop waits on the ring's descriptor.
+    driven_outside: bool,
+    /// Timeout in the ring for that loop: stamp and time.
+    outside_timeout: Option<(u32, Instant)>,
+    stopping: bool,
+}
+
+/// Numbers for operations in the ring, so that a late completion is known.
+#[derive(Debug, Default)]
+struct Stamps(u32);
+
+impl Stamps {
+    fn next(&mut self) -> u32 {
+        self.0 = (self.0 + 1) & STAMP_MASK;
+        self.0
+    }
+}
+
+/// A context that stays on the thread that made it: the kernel saves work per completion. Servers use it. It derefs to
+/// [`Context`].
+#[derive(Debug)]
+pub struct PinnedContext {
+    inner: Context,
+    not_send: PhantomData<*const ()>,
+}
+
+impl PinnedContext {
+    /// A context for this thread.
+    ///
+    /// # Errors
+    /// As [`Context::new`].
+    pub fn new(options: ContextOptions) -> Result<PinnedContext> {
+        Ok(PinnedContext { inner: Context::build(options, true)?, not_send: PhantomData })
+    }
+}
+
+impl std::ops::Deref for PinnedContext {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.inner
+    }
+}
+
+impl std::ops::DerefMut for PinnedContext {
+    fn deref_mut(&mut self) -> &mut Context {
+        &mut self.inner
+    }
+}
+
+impl Context {
+    /// A context that may move between threads.
+    ///
+    /// # Errors
+    /// [`Error::RingRefused`] with what to change where io_uring can't be had; [`Error::LimitExceeded`] for limits out of
+    /// range.
+    pub fn new(options: ContextOptions) -> Result<Context> {
+        Context::build(options, false)
+    }
+
+    fn build(options: ContextOptions, pinned: bool) -> Result<Context> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        serving::check_limits(&options.limits)?;
+        let ring =
+            if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
+        let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp)];
+        transports.extend(options.transports.iter().cloned());
+        let waker = Waker::new()?;
+        let (inbox, outbox) = inbox(&waker);
+        let now = options.clock.now();
+        Ok(Context {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            transports,
+            ring,
+            stamps: Stamps::default(),
+            now,
+            links: Slab::new(),
+            hot: Vec::new(),
+            dirty: Vec::new(),
+            connections: Slab::new(),
+            servers: Slab::new(),
+            timers: Timers::new(),
+            fds: Slab::new(),
+            ops: Slab::new(),
+            events: VecDeque::new(),
+            replies: Vec::new(),
+            pool: Pool::new(options.pool.clone()),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            statistics: Arc::new(Statistics::default()),
+            inbox,
+            outbox,
+            dropped: Arc::new(DroppedRequests {
+                queue: crossbeam_queue::SegQueue::new(),
+                waker: Arc::clone(&waker),
+            }),
+            waker,
+            waker_armed: None,
+            spin: SpinBudget::new(options.polling_timeout),
+            next_sweep: now,
+            driven_outside: false,
+            outside_timeout: None,
+            stopping: false,
+            options,
+        })
+    }
+
+    fn transport(&self, scheme: &str) -> Result<Arc<dyn Transport>> {
+        let found = self.transports.iter().find(|transport| transport.scheme() == scheme);
+        found.cloned().ok_or_else(|| Error::UnknownTransport(scheme.to_owned()))
+    }
+
+    /// For other threads.
+    #[must_use]
+    pub fn handle(&self) -> ContextHandle {
+        ContextHandle { outbox: self.outbox.clone(), statistics: Arc::clone(&self.statistics) }
+    }
+
+    /// The pool that message data lands in.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The context's counters.
+    #[must_use]
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(&self.statistics)
+    }
+
+    /// A descriptor that is readable when there is something to do, for somebody else's loop (epoll, tokio, libevent).
+    /// Call [`Context::wait`] with zero until it returns 0, then wait on the descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on virtual time.
+    pub fn poll_fd(&mut self) -> Result<RawFd> {
+        let ring =
+            self.ring.as_ref().ok_or(Error::Unsupported("a context on virtual time has no descriptor"))?;
+        self.driven_outside = true;
+        Ok(ring.fd())
+    }
+}
+
+impl Drop for Context {
+    /// Closes everything. File operations in flight are cancelled and waited for up to 5 s; memory of those that are
+    /// still with the kernel then is not freed.
+    fn drop(&mut self) {
+        for key in self.links.keys() {
+            self.drop_link(key);
+        }
+        self.end_operations();
+    }
+}

@@ -1,0 +1,103 @@
+//! How contexts, connections and servers are made, with their defaults.
+
+use crate::PoolOptions;
+use crate::transport::{Clock, Transport};
+use crate::wire::{Limits, LoopKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a context is made.
+#[derive(Debug, Clone)]
+pub struct ContextOptions {
+    /// Longest time a turn polls without sleeping when nothing happens; zero never polls. It adapts: while waiting is
+    /// usually longer than this, the context sleeps at once. Default: 50 us.
+    pub polling_timeout: Duration,
+    /// Entries of the submission ring; more operations in flight are queued. Default: 256.
+    pub ring_entries: u32,
+    /// The pool that message data lands in.
+    pub pool: PoolOptions,
+    /// Limits offered on new connections.
+    pub limits: Limits,
+    /// Who runs the loop: tell [`LoopKind::Caller`] where [`Context::wait`](crate::Context::wait) is only called while
+    /// somebody waits for something.
+    pub loop_kind: LoopKind,
+    /// Silence after which a peer is given up; zero never does. Default: 10 s.
+    pub keepalive: Duration,
+    /// Time for a connection to be set up: name look-up apart, until the server's answer. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// Transports beside the built-in ones.
+    pub transports: Vec<Arc<dyn Transport>>,
+    /// Where time comes from; the simulator's virtual clock makes a context without a ring.
+    pub clock: Clock,
+    /// Offer checksums (CRC-32C) of headers and data; in force where both sides offer them. Default: off.
+    pub crc: bool,
+}
+
+/// Requests outstanding per connection that are asked for, and granted, by default.
+pub const SLOTS_DEFAULT: u16 = 1024;
+/// Most bytes of a message header by default: a 4,096-byte path twice (rename) and a fixed part.
+pub const HEADER_BYTES_MAX_DEFAULT: u32 = 8192 + 256;
+/// Most bytes of data in one message by default.
+pub const DATA_BYTES_MAX_DEFAULT: u32 = 4 << 20;
+/// Bytes of request data granted ahead by default: two messages of the greatest size.
+pub const WINDOW_BYTES_DEFAULT: u64 = 8 << 20;
+/// Largest response kept for replay by default, in bytes.
+pub const REPLAY_BYTES_MAX_DEFAULT: u32 = 256;
+
+impl Default for ContextOptions {
+    fn default() -> Self {
+        ContextOptions {
+            polling_timeout: Duration::from_micros(50),
+            ring_entries: 256,
+            pool: PoolOptions::default(),
+            limits: Limits {
+                slots: SLOTS_DEFAULT,
+                peer_slots: SLOTS_DEFAULT,
+                header_bytes_max: HEADER_BYTES_MAX_DEFAULT,
+                data_bytes_max: DATA_BYTES_MAX_DEFAULT,
+                window_bytes: WINDOW_BYTES_DEFAULT,
+                replay_bytes_max: REPLAY_BYTES_MAX_DEFAULT,
+                keepalive_ms: 10_000,
+            },
+            loop_kind: LoopKind::Own,
+            keepalive: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            transports: Vec::new(),
+            clock: Clock::Real,
+            crc: false,
+        }
+    }
+}
+
+/// How a connection is opened.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionOptions {
+    /// For the server's application, at most [`crate::wire::PRIVATE_DATA_BYTES_MAX`] bytes.
+    pub private_data: Vec<u8>,
+    /// Limits of this connection; `None` takes the context's.
+    pub limits: Option<Limits>,
+}
+
+/// How a server is made.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Contexts that own the connections, in turn; empty: the server's own context does.
+    pub workers: Vec<crate::ContextHandle>,
+    /// Links that have not said hello yet; beyond it the oldest is closed. Default: 1,024.
+    pub handshakes_max: usize,
+    /// Time for a client to say hello, and for the application to answer. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// Connections at a time; beyond it hellos are rejected as busy. Default: 16,384.
+    pub connections_max: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions {
+            workers: Vec::new(),
+            handshakes_max: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            connections_max: 16_384,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Counters of a context: written by its thread alone, readable from any.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of a context; all but the gauges only grow.
+        #[derive(Debug, Default)]
+        pub struct Statistics {
+            $($(#[$doc])* pub(crate) $name: Counter,)*
+        }
+
+        /// The values of [`Statistics`] at one moment.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct StatisticsSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Statistics {
+            /// The values now. Each is exact; they need not be from one instant.
+            #[must_use]
+            pub fn snapshot(&self) -> StatisticsSnapshot {
+                StatisticsSnapshot { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl StatisticsSnapshot {
+            /// Names and values, in a fixed order.
+            #[must_use]
+            pub fn entries(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Gauge: connections open.
+    connections,
+    /// Gauge: requests of peers not answered yet.
+    requests_running,
+    /// Gauge: requests of this side not answered yet.
+    requests_outstanding,
+    /// Gauge: file operations in flight.
+    operations_outstanding,
+    /// Frames sent.
+    frames_sent,
+    /// Frames received.
+    frames_received,
+    /// Bytes handed to transports.
+    bytes_sent,
+    /// Bytes taken from transports.
+    bytes_received,
+    /// Transport sends (one per active link and turn).
+    link_sends,
+    /// Transport receives that brought something.
+    link_receives,
+    /// Transport receives that brought nothing.
+    link_receives_empty,
+    /// Turns of the loop.
+    turns,
+    /// Waits that ended while polling.
+    spins_won,
+    /// Waits that ended in sleep.
+    sleeps,
+    /// System calls into the ring.
+    ring_enters,
+    /// Connections accepted or opened.
+    connections_opened,
+    /// Connections ended.
+    connections_closed,
+    /// Connections ended by a broken rule of the protocol.
+    protocol_violations,
+    /// Links closed before a valid hello.
+    handshakes_failed,
+    /// Times a link had to wait for pool memory.
+    pool_stalls,
+}
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds without a locked instruction: only the context's thread writes.
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(amount), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

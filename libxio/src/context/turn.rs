@@ -1,0 +1,417 @@
+//! The loop: a turn runs what is ready, polls the hot links, and submits; `wait` takes turns until there is an event,
+//! polling for the spin budget, then sleeping in the ring.
+
+use super::Context;
+use super::connection::Phase;
+use super::event::Event;
+use super::handle::Post;
+use super::handles::TimerId;
+use super::links::Role;
+use crate::reactor::{Ticket, TicketKind};
+use crate::session::KeepaliveAction;
+use crate::transport::OutgoingFrame;
+use crate::wire::{FrameKind, LoopKind};
+use crate::{Error, HeaderBytes, Result, Sgl};
+use std::time::{Duration, Instant};
+
+/// Posts taken per turn, so that a busy poster does not starve the links.
+const POSTS_PER_TURN: usize = 256;
+/// Longest sleep while some link can only be polled, or waits for memory.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// Bounds of the time between two looks at deadlines.
+const SWEEP_MIN: Duration = Duration::from_millis(5);
+const SWEEP_MAX: Duration = Duration::from_millis(500);
+/// Time that a context being dropped gives its file operations to end.
+const OPERATIONS_END_TIME: Duration = Duration::from_secs(5);
+
+impl Context {
+    /// Runs turns until there is an event or the time is over, and returns the number of events ready. `None` waits
+    /// without limit. With zero it takes one turn, and, for a context driven from outside (see [`Context::poll_fd`]),
+    /// leaves everything armed.
+    ///
+    /// # Errors
+    /// The ring fails, or a pinned context is used by another thread.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
+        self.waker.disarm();
+        if !self.events.is_empty() {
+            self.flush()?;
+            return Ok(self.events.len());
+        }
+        let started = self.options.clock.now();
+        self.now = started;
+        self.resume_keepalive();
+        let outcome = self.wait_from(started, timeout);
+        self.pause_keepalive();
+        outcome
+    }
+
+    fn wait_from(&mut self, started: Instant, timeout: Option<Duration>) -> Result<usize> {
+        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        let spin = self.spin.next();
+        self.flush_dirty();
+        loop {
+            self.turn()?;
+            if !self.events.is_empty() || self.stopping {
+                break;
+            }
+            if self.ring.is_none() || timeout == Some(Duration::ZERO) {
+                if self.driven_outside {
+                    self.arm_for_outside()?;
+                }
+                return Ok(self.events.len());
+            }
+            if deadline.is_some_and(|deadline| self.now >= deadline) {
+                break;
+            }
+            if self.now.saturating_duration_since(started) < spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep(deadline)?;
+        }
+        self.spin.waited(self.now.saturating_duration_since(started));
+        if self.now.saturating_duration_since(started) < spin {
+            self.statistics.spins_won.add(1);
+        }
+        Ok(self.events.len())
+    }
+
+    /// The next event, if there is one.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Calls the handler for each event, until [`Context::stop`], or [`ContextHandle::stop`](crate::ContextHandle::stop).
+    ///
+    /// # Errors
+    /// As [`Context::wait`].
+    pub fn run(&mut self, mut handler: impl FnMut(&mut Context, Event)) -> Result<()> {
+        loop {
+            if std::mem::take(&mut self.stopping) {
+                return self.flush();
+            }
+            match self.next_event() {
+                Some(event) => handler(self, event),
+                None => {
+                    self.wait(None)?;
+                }
+            }
+        }
+    }
+
+    /// Ends [`Context::run`] after the present event.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Hands everything queued to the transports and the ring, without blocking. `wait` does the same.
+    ///
+    /// # Errors
+    /// The ring fails.
+    pub fn flush(&mut self) -> Result<()> {
+        self.flush_dirty();
+        match &mut self.ring {
+            Some(ring) => ring.submit(),
+            None => Ok(()),
+        }
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        self.statistics.turns.add(1);
+        self.take_posts();
+        self.answer_dropped();
+        self.take_completions();
+        self.accept_ready();
+        self.receive_hot();
+        self.now = self.options.clock.now();
+        self.expire();
+        self.flush_dirty();
+        if let Some(ring) = &mut self.ring
+            && ring.has_submissions()
+        {
+            ring.submit()?;
+        }
+        Ok(())
+    }
+
+    fn take_posts(&mut self) {
+        for _ in 0..POSTS_PER_TURN {
+            match self.inbox.try_recv() {
+                Ok(Post::Run(closure)) => closure(self),
+                Ok(Post::Message { token, payload }) => {
+                    self.events.push_back(Event::Message { token, payload })
+                }
+                Ok(Post::Adopt(adoption)) => self.adopt(*adoption),
+                Ok(Post::Stop) => self.stopping = true,
+                // The context holds a sender itself, so it is only ever empty.
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take_completions(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        if !ring.has_completions() {
+            return;
+        }
+        while let Some((ticket, result)) = self.ring.as_mut().and_then(|ring| ring.next_completion()) {
+            let Ticket { kind, stamp, index } = ticket;
+            match kind {
+                TicketKind::Link => self.link_ready(index, stamp),
+                TicketKind::Listener => self.listener_ready(index, stamp),
+                TicketKind::Descriptor => self.fd_ready(index, stamp, result),
+                TicketKind::File => self.op_completed(index, stamp, result),
+                TicketKind::Wake => {
+                    if self.waker_armed == Some(stamp) {
+                        self.waker_armed = None;
+                        self.waker.drain();
+                    }
+                }
+                TicketKind::Timeout => {
+                    if self.outside_timeout.is_some_and(|(armed, _)| armed == stamp) {
+                        self.outside_timeout = None;
+                    }
+                }
+                TicketKind::Ignored => {}
+            }
+        }
+        if let Some(ring) = &self.ring {
+            let enters = ring.enters();
+            let counted = self.statistics.ring_enters.get();
+            self.statistics.ring_enters.add(enters.saturating_sub(counted));
+        }
+    }
+
+    fn listener_ready(&mut self, index: u32, stamp: u32) {
+        if let Some(key) = self.servers.key_at(index)
+            && let Some(server) = self.servers.get_mut(key)
+            && server.armed == Some(stamp)
+        {
+            server.armed = None;
+            server.ready = true;
+        }
+    }
+
+    /// Timers, and now and then every deadline.
+    fn expire(&mut self) {
+        while let Some((key, token)) = self.timers.expire(self.now) {
+            self.events.push_back(Event::Timer { id: TimerId::new(self.number, key), token });
+        }
+        if self.now >= self.next_sweep {
+            self.next_sweep = self.now + self.sweep_interval();
+            self.sweep_links();
+            self.sweep_connections();
+            for server in self.servers.iter_mut() {
+                server.ready |= server.armed.is_none();
+            }
+        }
+    }
+
+    fn sweep_interval(&self) -> Duration {
+        let mut shortest = SWEEP_MAX * 10;
+        for time in [self.options.keepalive, self.options.connect_timeout] {
+            if !time.is_zero() {
+                shortest = shortest.min(time);
+            }
+        }
+        for server in self.servers.iter() {
+            shortest = shortest.min(server.options.handshake_timeout);
+        }
+        (shortest / 10).clamp(SWEEP_MIN, SWEEP_MAX)
+    }
+
+    fn sweep_links(&mut self) {
+        for index in 0..self.links.index_end() {
+            let Some(key) = self.links.key_at(index) else { continue };
+            let Some(entry) = self.links.get(key) else { continue };
+            match entry.role {
+                Role::Handshake { deadline, .. } if deadline <= self.now => {
+                    self.handshake_failed(key, "it did not say hello in time");
+                }
+                Role::Offered { deadline, .. } if deadline <= self.now => {
+                    self.refuse_link(key, crate::RejectReason::Busy, &[]);
+                }
+                Role::Closing { deadline } if deadline <= self.now => self.drop_link(key),
+                _ => {}
+            }
+        }
+    }
+
+    fn sweep_connections(&mut self) {
+        for index in 0..self.connections.index_end() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let Some(state) = self.connections.get_mut(key) else { continue };
+            let link = state.link;
+            match state.phase {
+                Phase::Connecting { deadline } => {
+                    if deadline <= self.now {
+                        let silent_ms = millis(self.options.connect_timeout);
+                        let reason = Error::TimedOut { peer: state.peer.clone(), silent_ms };
+                        self.lose(key, reason);
+                    }
+                }
+                Phase::Closing { deadline } => {
+                    if deadline <= self.now {
+                        self.lose(key, Error::ClosedLocally);
+                    }
+                }
+                Phase::Open => match state.keepalive.poll(self.now) {
+                    KeepaliveAction::Wait(_) => {}
+                    KeepaliveAction::Ping => {
+                        let head = state.frame(FrameKind::Ping);
+                        self.send_frame(
+                            link,
+                            OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() },
+                        );
+                    }
+                    // What has arrived is taken before the verdict: the link is polled in the coming turns, and the
+                    // next sweep judges.
+                    KeepaliveAction::Dead(_) if !state.suspected => {
+                        state.suspected = true;
+                        self.touch_link(link);
+                    }
+                    KeepaliveAction::Dead(silence) => {
+                        let reason = Error::TimedOut { peer: state.peer.clone(), silent_ms: millis(silence) };
+                        self.lose(key, reason);
+                    }
+                },
+            }
+        }
+    }
+
+    /// The loop runs again: silence counts from here.
+    fn resume_keepalive(&mut self) {
+        if self.options.loop_kind == LoopKind::Caller {
+            for state in self.connections.iter_mut() {
+                state.keepalive.resume(self.now);
+            }
+        }
+    }
+
+    fn pause_keepalive(&mut self) {
+        if self.options.loop_kind == LoopKind::Caller {
+            for state in self.connections.iter_mut() {
+                state.keepalive.pause(self.now);
+            }
+        }
+    }
+
+    /// When this context has something to do by the clock.
+    fn next_deadline(&mut self) -> Option<Instant> {
+        let timer = self.timers.next();
+        let sweep = (self.links.len() > 0 || self.servers.len() > 0).then_some(self.next_sweep);
+        timer.into_iter().chain(sweep).min()
+    }
+
+    /// Sleeps in the ring until something happens, with everything armed.
+    fn sleep(&mut self, deadline: Option<Instant>) -> Result<()> {
+        let polled = self.arm_everything();
+        self.waker.arm();
+        if !self.inbox.is_empty() || !self.dropped.queue.is_empty() {
+            self.waker.disarm();
+            return Ok(());
+        }
+        let wake_at = self.next_deadline().into_iter().chain(deadline).min();
+        let mut time = wake_at.map(|at| at.saturating_duration_since(self.options.clock.now()));
+        if polled {
+            time = Some(time.map_or(POLL_INTERVAL, |time| time.min(POLL_INTERVAL)));
+        }
+        self.statistics.sleeps.add(1);
+        let outcome = match &mut self.ring {
+            Some(ring) => ring.wait(time),
+            None => Ok(()),
+        };
+        self.waker.disarm();
+        self.now = self.options.clock.now();
+        outcome
+    }
+
+    /// Puts into the ring whatever can wake us. True if some link has to be polled all the same.
+    fn arm_everything(&mut self) -> bool {
+        let polled = self.arm_hot();
+        let Some(ring) = &mut self.ring else { return true };
+        if self.waker_armed.is_none() {
+            use std::os::fd::AsRawFd;
+            let stamp = self.stamps.next();
+            self.waker_armed = Some(stamp);
+            let doorbell = self.waker.doorbell().as_raw_fd();
+            ring.poll(doorbell, libc::POLLIN, Ticket { kind: TicketKind::Wake, stamp, index: 0 });
+        }
+        for index in 0..self.servers.index_end() {
+            if let Some(key) = self.servers.key_at(index)
+                && let Some(server) = self.servers.get_mut(key)
+                && server.armed.is_none()
+                && let Some(fd) = server.listener.readiness()
+            {
+                let stamp = self.stamps.next();
+                server.armed = Some(stamp);
+                ring.poll(fd, libc::POLLIN, Ticket { kind: TicketKind::Listener, stamp, index });
+            }
+        }
+        polled
+    }
+
+    /// Leaves the context so that its descriptor becomes readable when there is something to do.
+    fn arm_for_outside(&mut self) -> Result<()> {
+        let polled = self.arm_everything();
+        let mut wake_at = self.next_deadline();
+        if polled {
+            let soon = self.now + POLL_INTERVAL;
+            wake_at = Some(wake_at.map_or(soon, |at| at.min(soon)));
+        }
+        if self.outside_timeout.map(|(_, at)| at) != wake_at {
+            if let (Some((stamp, _)), Some(ring)) = (self.outside_timeout.take(), &mut self.ring) {
+                ring.cancel_timeout(Ticket { kind: TicketKind::Timeout, stamp, index: 0 });
+                ring.submit()?;
+            }
+            if let (Some(at), Some(ring)) = (wake_at, &mut self.ring) {
+                let stamp = self.stamps.next();
+                let time = at.saturating_duration_since(self.now);
+                ring.timeout(time, Ticket { kind: TicketKind::Timeout, stamp, index: 0 });
+                self.outside_timeout = Some((stamp, at));
+            }
+        }
+        self.waker.arm();
+        if !self.inbox.is_empty() || !self.dropped.queue.is_empty() {
+            // Ring our own bell: the outer loop comes straight back.
+            self.waker.wake();
+        }
+        match &mut self.ring {
+            Some(ring) => ring.submit(),
+            None => Ok(()),
+        }
+    }
+
+    /// Cancels file operations and waits for their end, for a bounded time.
+    pub(super) fn end_operations(&mut self) {
+        if self.ops.len() == 0 {
+            return;
+        }
+        let deadline = Instant::now() + OPERATIONS_END_TIME;
+        for key in self.ops.keys() {
+            let stamp = self.ops.get(key).map(super::files::PendingOp::stamp);
+            if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
+                ring.cancel(Ticket { kind: TicketKind::File, stamp, index: key.index });
+            }
+        }
+        while self.ops.len() > 0 && Instant::now() < deadline {
+            if let Some(ring) = &mut self.ring
+                && ring.wait(Some(Duration::from_millis(50))).is_err()
+            {
+                break;
+            }
+            self.take_completions();
+        }
+        if self.ops.len() > 0 {
+            tracing::error!(
+                operations = self.ops.len(),
+                "file operations do not end: their memory is left to them"
+            );
+            std::mem::forget(std::mem::replace(&mut self.ops, crate::reactor::Slab::new()));
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,257 @@
+//! An owned piece of memory that moves into an operation and comes back with its completion.
+
+use super::{Region, pool::PoolShared};
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+/// Memory for one piece of a message: from a pool, a region, the heap, a static, or the caller's own.
+///
+/// Moving a buffer moves the right to its bytes, so neither side needs a lock. Dropping a pool buffer gives it back
+/// from any thread.
+pub struct Buffer {
+    /// First byte; valid for `length` bytes for as long as `owner` lives.
+    pointer: NonNull<u8>,
+    length: usize,
+    owner: Owner,
+}
+
+enum Owner {
+    /// `index` within `class` goes back to the pool's free list on drop.
+    Pool {
+        pool: Arc<PoolShared>,
+        class: u8,
+        index: u32,
+    },
+    /// A part of a region, perhaps one of several over the same bytes. Held for its drop.
+    Region {
+        _region: Region,
+    },
+    /// Held for its drop; `pointer` points into it.
+    Heap {
+        _bytes: Box<[u8]>,
+    },
+    Static,
+    /// The caller of [`Buffer::foreign`] promised that the memory lives long enough.
+    Foreign,
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let owner = match self.owner {
+            Owner::Pool { .. } => "pool",
+            Owner::Region { .. } => "region",
+            Owner::Heap { .. } => "heap",
+            Owner::Static => "static",
+            Owner::Foreign => "foreign",
+        };
+        write!(f, "Buffer({owner}, {} bytes at {:p})", self.length, self.pointer)
+    }
+}
+
+// SAFETY: a buffer is the only way to its bytes (pool, heap), or makes no reference to them (region, foreign), so it
+// can be used from any one thread at a time.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    pub(super) fn in_region(pointer: NonNull<u8>, length: usize, region: Region) -> Buffer {
+        Buffer { pointer, length, owner: Owner::Region { _region: region } }
+    }
+
+    pub(super) fn in_pool(
+        pointer: NonNull<u8>,
+        length: usize,
+        pool: Arc<PoolShared>,
+        class: u8,
+        index: u32,
+    ) -> Buffer {
+        Buffer { pointer, length, owner: Owner::Pool { pool, class, index } }
+    }
+
+    /// The bytes of a vector, without a copy where its capacity is its length.
+    #[must_use]
+    pub fn from_vec(bytes: Vec<u8>) -> Buffer {
+        let mut bytes = bytes.into_boxed_slice();
+        let length = bytes.len();
+        let pointer = NonNull::new(bytes.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Buffer { pointer, length, owner: Owner::Heap { _bytes: bytes } }
+    }
+
+    /// Bytes that live as long as the program; to be sent only (writing to it panics).
+    #[must_use]
+    pub fn from_static(bytes: &'static [u8]) -> Buffer {
+        Buffer { pointer: NonNull::from(bytes).cast(), length: bytes.len(), owner: Owner::Static }
+    }
+
+    /// Memory of the caller.
+    ///
+    /// # Safety
+    /// `pointer` must be valid for `length` bytes (for writes too, if the buffer is a place where data lands) and not
+    /// be touched by anyone else until the buffer comes back or is dropped. The library drops it only when no
+    /// transport or file operation can touch it any more.
+    #[must_use]
+    pub unsafe fn foreign(pointer: NonNull<u8>, length: usize) -> Buffer {
+        Buffer { pointer, length, owner: Owner::Foreign }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// First byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.pointer.as_ptr()
+    }
+
+    /// Keeps the first `length` bytes; a greater length changes nothing.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    /// Copies `target.len()` bytes from `offset` out of the buffer.
+    ///
+    /// # Panics
+    /// When the range leaves the buffer.
+    pub fn copy_to(&self, offset: usize, target: &mut [u8]) {
+        assert!(
+            offset.checked_add(target.len()).is_some_and(|end| end <= self.length),
+            "range leaves the buffer"
+        );
+        // SAFETY: the range was checked; `target` is a unique reference, so it can't overlap memory that only this
+        // buffer (or a raw-pointer owner) reaches.
+        unsafe {
+            std::ptr::copy(self.pointer.as_ptr().add(offset), target.as_mut_ptr(), target.len());
+        }
+    }
+
+    /// Copies `source` into the buffer at `offset`.
+    ///
+    /// # Panics
+    /// When the range leaves the buffer, or the buffer is a static one.
+    pub fn copy_from(&self, offset: usize, source: &[u8]) {
+        assert!(
+            offset.checked_add(source.len()).is_some_and(|end| end <= self.length),
+            "range leaves the buffer"
+        );
+        assert!(!matches!(self.owner, Owner::Static), "a static buffer is read-only");
+        // SAFETY: the range was checked and is writable (not static); no reference to the bytes exists, since slices
+        // borrow the buffer and `&self` slices exist only where `try_as_slice` was called and still borrowed, which
+        // callers of this crate-internal path exclude by owning the buffer.
+        unsafe {
+            std::ptr::copy(source.as_ptr(), self.pointer.as_ptr().add(offset), source.len());
+        }
+    }
+
+    /// The bytes, where nobody else can write them: pool, heap and static buffers. `None` for region and foreign
+    /// memory, which a peer or the application may be writing.
+    #[must_use]
+    pub fn try_as_slice(&self) -> Option<&[u8]> {
+        match self.owner {
+            Owner::Region { .. } | Owner::Foreign => None,
+            Owner::Pool { .. } | Owner::Heap { .. } | Owner::Static => {
+                // SAFETY: these owners hold `length` initialised bytes (mappings start zeroed, boxes filled) that are
+                // reached through this buffer alone, and the borrow of `self` covers the slice.
+                Some(unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.length) })
+            }
+        }
+    }
+
+    /// The bytes for writing, where nobody else can reach them: pool and heap buffers.
+    #[must_use]
+    pub fn try_as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        match self.owner {
+            Owner::Region { .. } | Owner::Foreign | Owner::Static => None,
+            Owner::Pool { .. } | Owner::Heap { .. } => {
+                // SAFETY: these owners hold `length` initialised bytes (mappings start zeroed, boxes filled) that are
+                // reached through this buffer alone, and the borrow of `self` covers the slice.
+                Some(unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.length) })
+            }
+        }
+    }
+
+    /// A copy of the bytes.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.length];
+        self.copy_to(0, &mut bytes);
+        bytes
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Buffer {
+        Buffer::from_vec(bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Owner::Pool { pool, class, index } = &self.owner {
+            pool.give_back(*class, *index);
+        }
+    }
+}
+
+/// Length of the shared zero memory in bytes: one piece of [`zeros`].
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// A list of `length` zero bytes that takes no memory of its own, for senders that have nothing to say.
+/// The greatest length is [`super::SGL_PIECES_MAX`] MiB; a longer one is cut to it.
+#[must_use]
+pub fn zeros(length: usize) -> super::Sgl {
+    static ZEROS: OnceLock<&'static [u8]> = OnceLock::new();
+    let memory = *ZEROS.get_or_init(|| Box::leak(vec![0_u8; ZEROS_BYTES].into_boxed_slice()));
+    let mut list = super::Sgl::new();
+    let mut left = length;
+    while left > 0 {
+        let piece = left.min(ZEROS_BYTES);
+        if list.push(Buffer::from_static(&memory[..piece])).is_err() {
+            break;
+        }
+        left -= piece;
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_exist_only_where_nobody_else_writes() {
+        let mut heap = Buffer::from_vec(b"hello".to_vec());
+        heap.try_as_mut_slice().unwrap()[0] = b'H';
+        assert_eq!(heap.try_as_slice().unwrap(), b"Hello");
+        let mut fixed = Buffer::from_static(b"fixed");
+        assert!(fixed.try_as_mut_slice().is_none());
+        assert_eq!(fixed.try_as_slice().unwrap(), b"fixed");
+        let mut memory = [1_u8, 2, 3];
+        // SAFETY: `memory` outlives the buffer and is not used meanwhile.
+        let foreign = unsafe { Buffer::foreign(NonNull::from(&mut memory).cast(), 3) };
+        assert!(foreign.try_as_slice().is_none());
+        assert_eq!(foreign.to_vec(), [1, 2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves the buffer")]
+    fn copies_outside_are_refused() {
+        Buffer::from_vec(vec![0; 4]).copy_to(3, &mut [0; 2]);
+    }
+
+    #[test]
+    fn zeros_have_the_length_asked_for() {
+        for length in [0, 1, 4096, ZEROS_BYTES, ZEROS_BYTES + 1] {
+            let list = zeros(length);
+            assert_eq!(list.len(), length);
+            assert!(list.to_vec().iter().all(|byte| *byte == 0));
+        }
+    }
+}

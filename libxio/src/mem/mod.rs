@@ -1,0 +1,17 @@
+//! Memory that messages are made of: [`Region`]s (mapped once, known to every transport), [`Buffer`]s (owned pieces of
+//! memory that move into an operation and come back with its completion), [`Sgl`]s (scatter-gather lists of buffers)
+//! and the [`Pool`] that hands buffers out.
+//!
+//! A buffer is a pointer and a length, not a `&[u8]`: a transport that shares memory with a peer lets the peer write
+//! it. [`Buffer::try_as_slice`] gives the slice where nobody else can touch the bytes.
+
+mod buffer;
+mod pool;
+mod region;
+mod sgl;
+
+pub use buffer::{Buffer, zeros};
+pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};
+pub use region::Region;
+pub(crate) use sgl::{IoVec, RawEntries};
+pub use sgl::{SGL_PIECES_MAX, Sgl};

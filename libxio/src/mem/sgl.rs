@@ -1,0 +1,297 @@
+//! Scatter-gather lists: the data of a message as a few buffers in order.
+
+use super::Buffer;
+use crate::{Error, Result};
+use smallvec::SmallVec;
+use std::marker::PhantomData;
+
+/// Most pieces in a list; one `sendmsg` takes 1,024, so a list never needs more than one call by its count.
+pub const SGL_PIECES_MAX: usize = 256;
+
+/// A scatter-gather list: buffers whose bytes follow one another.
+#[derive(Debug, Default)]
+pub struct Sgl {
+    pieces: SmallVec<[Buffer; 1]>,
+    /// Sum of the pieces' lengths.
+    length: usize,
+}
+
+/// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct IoVec<'a> {
+    raw: libc::iovec,
+    borrowed: PhantomData<&'a Sgl>,
+}
+
+impl<'a> IoVec<'a> {
+    /// An entry over bytes that the call only reads.
+    pub(crate) fn from_slice(bytes: &'a [u8]) -> IoVec<'a> {
+        let raw = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        IoVec { raw, borrowed: PhantomData }
+    }
+
+    /// An entry over bytes that the call may write.
+    pub(crate) fn from_mut_slice(bytes: &'a mut [u8]) -> IoVec<'a> {
+        let raw = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        IoVec { raw, borrowed: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.raw.iov_len
+    }
+
+    /// A copy of the first `length` bytes (at most all), for simulated sockets.
+    pub(crate) fn copy_out(&self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length.min(self.len())];
+        // SAFETY: the entry's memory is valid for `len` bytes while the list that it borrows lives.
+        unsafe { std::ptr::copy(self.raw.iov_base.cast(), bytes.as_mut_ptr(), bytes.len()) };
+        bytes
+    }
+
+    /// Copies bytes to the front of the entry's memory, as a receive would; what does not fit is left out.
+    pub(crate) fn copy_in(&mut self, bytes: &[u8]) {
+        let length = bytes.len().min(self.len());
+        // SAFETY: as in `copy_out`; receives are only given entries whose memory may be written.
+        unsafe { std::ptr::copy(bytes.as_ptr(), self.raw.iov_base.cast(), length) };
+    }
+}
+
+impl Sgl {
+    /// An empty list.
+    #[must_use]
+    pub fn new() -> Sgl {
+        Sgl::default()
+    }
+
+    /// Adds a buffer at the end.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] beyond [`SGL_PIECES_MAX`] pieces or `u32::MAX` bytes.
+    pub fn push(&mut self, piece: Buffer) -> Result<()> {
+        let limit = |what, value, limit| Err(Error::LimitExceeded { what, value, limit });
+        if self.pieces.len() == SGL_PIECES_MAX {
+            return limit("pieces of a message", self.pieces.len() as u64 + 1, SGL_PIECES_MAX as u64);
+        }
+        let length = self.length + piece.len();
+        if length > u32::MAX as usize {
+            return limit("data of a message in bytes", length as u64, u64::from(u32::MAX));
+        }
+        self.length = length;
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    /// Total length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The pieces in order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Buffer] {
+        &self.pieces
+    }
+
+    /// The pieces, to be kept.
+    pub fn into_pieces(self) -> impl Iterator<Item = Buffer> {
+        self.pieces.into_iter()
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        let mut left = length;
+        for piece in &mut self.pieces {
+            piece.truncate(left);
+            left -= piece.len();
+        }
+        self.pieces.retain(|piece| !piece.is_empty());
+        self.length = self.length.min(length);
+    }
+
+    /// Copies `source` into the list at `offset`.
+    ///
+    /// # Panics
+    /// When the range leaves the list.
+    pub fn scatter(&self, offset: usize, source: &[u8]) {
+        let mut source = source;
+        self.walk(offset, source.len(), |piece, start, length| {
+            let (now, later) = source.split_at(length);
+            piece.copy_from(start, now);
+            source = later;
+        });
+    }
+
+    /// Copies bytes from `offset` of the list until `target` is full.
+    ///
+    /// # Panics
+    /// When the range leaves the list.
+    pub fn gather(&self, offset: usize, target: &mut [u8]) {
+        let mut done = 0;
+        self.walk(offset, target.len(), |piece, start, length| {
+            piece.copy_to(start, &mut target[done..done + length]);
+            done += length;
+        });
+    }
+
+    /// A copy of all bytes.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.length];
+        self.gather(0, &mut bytes);
+        bytes
+    }
+
+    /// CRC-32C (Castagnoli; RFC 3720, appendix B.4) of all bytes. Memory that others may write is copied out piece by
+    /// piece first, so that what is summed is what was read.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        for piece in &self.pieces {
+            if let Some(bytes) = piece.try_as_slice() {
+                digest.update(bytes);
+                continue;
+            }
+            let mut copy = [0; 4096];
+            for start in (0..piece.len()).step_by(copy.len()) {
+                let part = &mut copy[..(piece.len() - start).min(4096)];
+                piece.copy_to(start, part);
+                digest.update(part);
+            }
+        }
+        // A 32-bit sum in a u64.
+        digest.finalize() as u32
+    }
+
+    /// Entries over all pieces; good as long as the list lives.
+    pub(crate) fn raw_entries(&self) -> RawEntries {
+        let entry = |piece: &Buffer| libc::iovec { iov_base: piece.as_ptr().cast(), iov_len: piece.len() };
+        RawEntries(self.pieces.iter().map(entry).collect())
+    }
+
+    /// Appends entries for the bytes from `offset` to `end`, at most until `entries` holds `entries_max`; returns how
+    /// many bytes they cover.
+    pub(crate) fn io_vecs<'a, const N: usize>(
+        &'a self,
+        offset: usize,
+        end: usize,
+        entries: &mut SmallVec<[IoVec<'a>; N]>,
+        entries_max: usize,
+    ) -> usize {
+        let mut skip = offset;
+        let mut left = end.min(self.length).saturating_sub(offset);
+        let mut covered = 0;
+        for piece in &self.pieces {
+            if left == 0 || entries.len() >= entries_max {
+                break;
+            }
+            if skip >= piece.len() {
+                skip -= piece.len();
+                continue;
+            }
+            let length = (piece.len() - skip).min(left);
+            // SAFETY: `skip < piece.len()`, so the pointer stays inside the piece.
+            let base = unsafe { piece.as_ptr().add(skip) };
+            let raw = libc::iovec { iov_base: base.cast(), iov_len: length };
+            entries.push(IoVec { raw, borrowed: PhantomData });
+            covered += length;
+            left -= length;
+            skip = 0;
+        }
+        covered
+    }
+
+    /// Calls `each` with the parts of pieces that make up `length` bytes from `offset`.
+    fn walk(&self, offset: usize, length: usize, mut each: impl FnMut(&Buffer, usize, usize)) {
+        assert!(offset.checked_add(length).is_some_and(|end| end <= self.length), "range leaves the list");
+        let mut skip = offset;
+        let mut left = length;
+        for piece in &self.pieces {
+            if left == 0 {
+                break;
+            }
+            if skip >= piece.len() {
+                skip -= piece.len();
+                continue;
+            }
+            let part = (piece.len() - skip).min(left);
+            each(piece, skip, part);
+            left -= part;
+            skip = 0;
+        }
+    }
+}
+
+/// Entries for a vectored operation whose list lives beside them, in the table of operations.
+#[derive(Debug, Default)]
+pub(crate) struct RawEntries(Box<[libc::iovec]>);
+
+// SAFETY: the entries point into buffers, which are Send; only the kernel follows the pointers.
+unsafe impl Send for RawEntries {}
+
+impl RawEntries {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Address and number of the entries; a list has at most 256 pieces.
+    pub(crate) fn raw(&self) -> (*const libc::iovec, u32) {
+        (self.0.as_ptr(), self.0.len() as u32)
+    }
+}
+
+impl From<Buffer> for Sgl {
+    fn from(piece: Buffer) -> Sgl {
+        let length = piece.len();
+        let mut pieces = SmallVec::new();
+        pieces.push(piece);
+        Sgl { pieces, length }
+    }
+}
+
+impl From<Vec<u8>> for Sgl {
+    fn from(bytes: Vec<u8>) -> Sgl {
+        Buffer::from_vec(bytes).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(parts: &[usize]) -> Sgl {
+        let mut list = Sgl::new();
+        for length in parts {
+            list.push(Buffer::from_vec(vec![0; *length])).unwrap();
+        }
+        list
+    }
+
+    #[test]
+    fn bytes_cross_pieces() {
+        let mut sgl = list(&[3, 0, 1, 5]);
+        sgl.scatter(0, b"abcdefghi");
+        let mut part = [0; 4];
+        sgl.gather(2, &mut part);
+        assert_eq!(&part, b"cdef");
+        let mut entries: SmallVec<[IoVec<'_>; 4]> = SmallVec::new();
+        assert_eq!(sgl.io_vecs(1, 8, &mut entries, 2), 3);
+        assert_eq!(entries.iter().map(IoVec::len).collect::<Vec<_>>(), [2, 1]);
+        drop(entries);
+        sgl.truncate(4);
+        assert_eq!((sgl.len(), sgl.to_vec()), (4, b"abcd".to_vec()));
+    }
+
+    #[test]
+    fn the_number_of_pieces_is_bounded() {
+        let mut sgl = list(&[1; SGL_PIECES_MAX]);
+        assert!(matches!(sgl.push(Buffer::from_vec(vec![0])), Err(Error::LimitExceeded { .. })));
+    }
+}

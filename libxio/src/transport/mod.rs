@@ -1,0 +1,179 @@
+//! How frames travel: [`Transport`] makes [`Link`]s and [`Listener`]s; a context drives them through these traits and
+//! knows nothing else about them. Adding a transport touches this folder only.
+//!
+//! A link moves whole frames. It asks a [`Sink`] where a frame's data shall land before the data arrives, delivers
+//! frames in order, and never blocks. Faults, capture and throttling are links (or sockets) around others.
+
+mod clock;
+mod sim;
+mod stream;
+mod tcp;
+
+pub use clock::{Clock, VirtualClock};
+pub use sim::{Faults, SimNetwork};
+pub(crate) use stream::{ByteSocket, Stream};
+pub(crate) use tcp::Tcp;
+
+use crate::wire::{FrameHead, FrameLimits, Violation};
+use crate::{HeaderBytes, Result, Sgl, Uri};
+use std::fmt::Debug;
+use std::os::fd::RawFd;
+
+/// A kind of link.
+pub trait Transport: Send + Sync + Debug {
+    /// The scheme of its uris.
+    fn scheme(&self) -> &'static str;
+
+    /// Starts to connect, without blocking on the peer.
+    ///
+    /// # Errors
+    /// What can be known at once: no such host, no descriptor left.
+    fn connect(&self, uri: &Uri) -> Result<Box<dyn Link>>;
+
+    /// Listens at the uri's address.
+    ///
+    /// # Errors
+    /// The address is taken, not ours, or not permitted.
+    fn listen(&self, uri: &Uri) -> Result<Box<dyn Listener>>;
+}
+
+/// Accepts links.
+pub trait Listener: Send + Debug {
+    /// Where it listens, with the port that was found.
+    fn local_uri(&self) -> &Uri;
+
+    /// The next link that waits, without blocking.
+    ///
+    /// # Errors
+    /// Why it can't accept now (no descriptor left); it may be tried again later.
+    fn accept(&mut self) -> Result<Option<Box<dyn Link>>>;
+
+    /// Readable when a link waits; `None`: has to be asked every turn.
+    fn readiness(&self) -> Option<RawFd>;
+}
+
+/// One transport connection: a path of a connection.
+pub trait Link: Send + Debug {
+    /// The other end, for people: `tcp://127.0.0.1:5555`.
+    fn peer(&self) -> &str;
+
+    /// Sets what received frames are checked against, and whether checksums are in force.
+    fn set_limits(&mut self, limits: FrameLimits);
+
+    /// Queues a frame. How much may be queued is the session's business (slots and grants).
+    fn send(&mut self, frame: OutgoingFrame);
+
+    /// Hands queued frames to the transport: one call, never blocking. Tells the sink about requests whose frames are
+    /// gone entirely.
+    ///
+    /// # Errors
+    /// The link is dead.
+    fn flush(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError>;
+
+    /// Takes what has arrived, one call, never blocking. `scratch` is the context's buffer for small frames; it keeps
+    /// nothing between calls.
+    ///
+    /// # Errors
+    /// The link is dead, or the peer broke a rule.
+    fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        sink: &mut dyn Sink,
+    ) -> std::result::Result<Received, LinkError>;
+
+    /// The descriptor to wait on for `receive` (readable) and a blocked `flush` (writable). It may change while
+    /// connecting. `None`: the link has to be polled.
+    fn readiness(&self) -> Option<RawFd>;
+
+    /// Bytes queued and not yet with the transport.
+    fn unsent_bytes(&self) -> usize;
+
+    /// Gives back where data is landing now and discards what still arrives; afterwards no landing memory is touched.
+    fn stop_receiving(&mut self);
+
+    /// Ends the link: when this returns, no memory that was handed to it is touched any more.
+    fn fence(&mut self);
+}
+
+/// What a link asks and tells while it works.
+pub trait Sink {
+    /// Where a frame's data (never empty) shall land. Called again with `first` false after [`Place::Later`].
+    ///
+    /// # Errors
+    /// The frame breaks a rule; the link must be given up.
+    fn place(&mut self, head: &FrameHead, first: bool) -> std::result::Result<Place, Violation>;
+
+    /// A whole frame has arrived; `data` is what `place` gave, filled, or empty. New limits are in force from the next
+    /// frame on.
+    ///
+    /// # Errors
+    /// The frame breaks a rule; the link must be given up.
+    fn deliver(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        data: Sgl,
+    ) -> std::result::Result<Option<FrameLimits>, Violation>;
+
+    /// The last byte of a request's frame is with the transport.
+    fn request_sent(&mut self, slot: u16);
+}
+
+/// Where data lands.
+#[derive(Debug)]
+pub enum Place {
+    /// Here; the list is as long as the data.
+    Into(Sgl),
+    /// Nowhere.
+    Discard,
+    /// There is no memory now: stop receiving on this link, ask again next turn.
+    Later,
+}
+
+/// A frame to send.
+#[derive(Debug)]
+pub struct OutgoingFrame {
+    /// Its head; lengths and checksums are filled in by the link.
+    pub head: FrameHead,
+    /// The message header.
+    pub header: HeaderBytes,
+    /// The data; dropped when it is with the transport.
+    pub data: Sgl,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flushed {
+    /// Bytes that the transport took.
+    pub bytes: usize,
+    /// Whether something is left that has to wait for the transport.
+    pub blocked: bool,
+}
+
+/// How a receive ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that the transport brought.
+    pub bytes: usize,
+    /// Frames delivered.
+    pub frames: usize,
+    /// Whether data waits for memory ([`Place::Later`]).
+    pub stalled: bool,
+}
+
+/// Why a link is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkError {
+    /// The peer ended the stream.
+    Ended,
+    /// The transport failed with this errno.
+    Failed(i32),
+    /// The peer broke a rule.
+    Violation(Violation),
+}
+
+impl From<Violation> for LinkError {
+    fn from(violation: Violation) -> Self {
+        LinkError::Violation(violation)
+    }
+}

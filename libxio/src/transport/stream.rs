@@ -1,0 +1,404 @@
+//! Frames over any ordered stream of bytes: TCP here, Unix sockets and simulated ones alike.
+//!
+//! Sending: heads and headers are laid out one after another in a staging buffer, data stays where it is; one gathered
+//! send a turn takes as much as the socket does. Receiving: one large receive into the context's scratch memory is
+//! parsed in place; the rest of a payload is received straight to where it lands, with the scratch memory behind it
+//! for the frames that follow.
+
+use super::{Flushed, Link, LinkError, OutgoingFrame, Place, Received, Sink};
+use crate::HeaderBytes;
+use crate::mem::{IoVec, Sgl};
+use crate::sys::IO_VECS_MAX;
+use crate::wire::{FRAME_HEAD_BYTES, FrameHead, FrameKind, FrameLimits, Violation};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::RawFd;
+
+/// A non-blocking ordered stream of bytes.
+pub(crate) trait ByteSocket: Send + Debug {
+    /// Sends the pieces in order; `WouldBlock` where there is no room (or no connection yet).
+    fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
+    /// Receives into the pieces in order; `WouldBlock` where there is nothing, 0 at the end.
+    fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize>;
+    /// To wait on; `None` if it has to be polled.
+    fn readiness(&self) -> Option<RawFd>;
+    /// Ends both directions at once.
+    fn shutdown(&mut self);
+}
+
+/// Most bytes handed to the socket in one send: keeps one link's turn short beside others.
+const SEND_BYTES_MAX: usize = 2 << 20;
+/// Sent bytes at the front of the staging buffer before it is compacted.
+const STAGING_COMPACT_BYTES: usize = 64 << 10;
+/// Payloads with more left than this are received with only a little scratch memory behind them, so that the head of
+/// the next large payload is not copied.
+const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
+/// That little.
+const SCRATCH_BEHIND_LARGE_BYTES: usize = 4 << 10;
+
+/// Frames over a byte stream.
+#[derive(Debug)]
+pub(crate) struct Stream<S> {
+    socket: S,
+    peer: String,
+    limits: FrameLimits,
+    /// Heads, headers and padding of the queued frames, in order.
+    staging: Vec<u8>,
+    /// Bytes of `staging` that were sent.
+    staging_sent: usize,
+    queue: VecDeque<Queued>,
+    /// Bytes of `queue` not yet sent.
+    unsent: usize,
+    state: Receiving,
+    /// Received and not parsed: part of a head and header, or what came behind data that found no memory.
+    stash: Vec<u8>,
+    discarding: bool,
+    fenced: bool,
+}
+
+/// A frame in the send queue.
+#[derive(Debug)]
+struct Queued {
+    /// Bytes of it in the staging buffer, and how many of them were sent.
+    staged: usize,
+    staged_sent: usize,
+    data: Sgl,
+    data_sent: usize,
+    /// The slot of a request, to be reported when it is gone.
+    request: Option<u16>,
+}
+
+#[derive(Debug)]
+enum Receiving {
+    /// At the start of a frame.
+    Head,
+    /// The head is known, its data has no place yet.
+    Stalled { head: FrameHead, header: HeaderBytes },
+    /// Data is landing; `into` is `None` where it is discarded.
+    Data { head: FrameHead, header: HeaderBytes, into: Option<Sgl>, padding_left: usize, done: usize },
+}
+
+impl<S: ByteSocket> Stream<S> {
+    pub(crate) fn new(socket: S, peer: String) -> Self {
+        Stream {
+            socket,
+            peer,
+            limits: FrameLimits::handshake(),
+            staging: Vec::new(),
+            staging_sent: 0,
+            queue: VecDeque::new(),
+            unsent: 0,
+            state: Receiving::Head,
+            stash: Vec::new(),
+            discarding: false,
+            fenced: false,
+        }
+    }
+
+    fn advance_sent(&mut self, mut sent: usize, sink: &mut dyn Sink) {
+        self.unsent -= sent;
+        while let Some(front) = self.queue.front_mut() {
+            let staged = sent.min(front.staged - front.staged_sent);
+            front.staged_sent += staged;
+            self.staging_sent += staged;
+            sent -= staged;
+            let data = sent.min(front.data.len() - front.data_sent);
+            front.data_sent += data;
+            sent -= data;
+            if front.staged_sent < front.staged || front.data_sent < front.data.len() {
+                break;
+            }
+            if let Some(slot) = front.request {
+                sink.request_sent(slot);
+            }
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            self.staging.clear();
+            self.staging_sent = 0;
+        } else if self.staging_sent >= STAGING_COMPACT_BYTES {
+            self.staging.drain(..self.staging_sent);
+            self.staging_sent = 0;
+        }
+    }
+
+    /// Parses `bytes`, which follow everything received before; what is left over goes into the stash.
+    fn parse(&mut self, mut bytes: &[u8], sink: &mut dyn Sink, frames: &mut usize) -> Result<(), LinkError> {
+        loop {
+            match &mut self.state {
+                Receiving::Head => {
+                    let Some((head_bytes, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else {
+                        break;
+                    };
+                    let head = FrameHead::decode(head_bytes, &self.limits)?;
+                    // Checked by `decode` against a limit far below usize.
+                    let header_length = head.header_length as usize;
+                    if rest.len() < header_length {
+                        break;
+                    }
+                    let (header, rest) = rest.split_at(header_length);
+                    if self.limits.crc || has_checksum_always(head.kind) {
+                        FrameHead::verify(head_bytes, header)?;
+                    }
+                    bytes = rest;
+                    if head.data_length == 0 {
+                        *frames += 1;
+                        if self.discarding {
+                            continue;
+                        }
+                        if let Some(limits) = sink.deliver(&head, header, Sgl::new())? {
+                            self.limits = limits;
+                        }
+                    } else {
+                        self.begin_data(head, HeaderBytes::from_slice(header), true, sink)?;
+                    }
+                }
+                Receiving::Stalled { .. } => break,
+                Receiving::Data { head, into, padding_left, done, .. } => {
+                    let skip = bytes.len().min(*padding_left);
+                    *padding_left -= skip;
+                    bytes = &bytes[skip..];
+                    let take = bytes.len().min(head.data_length as usize - *done);
+                    if let Some(list) = into {
+                        list.scatter(*done, &bytes[..take]);
+                    }
+                    *done += take;
+                    bytes = &bytes[take..];
+                    if *padding_left > 0 || *done < head.data_length as usize {
+                        break;
+                    }
+                    *frames += 1;
+                    self.end_data(sink)?;
+                }
+            }
+        }
+        self.stash.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Asks where the data of a frame lands.
+    fn begin_data(
+        &mut self,
+        head: FrameHead,
+        header: HeaderBytes,
+        first: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<(), LinkError> {
+        let place = if self.discarding { Place::Discard } else { sink.place(&head, first)? };
+        let into = match place {
+            Place::Into(list) => {
+                debug_assert_eq!(list.len(), head.data_length as usize);
+                Some(list)
+            }
+            Place::Discard => None,
+            Place::Later => {
+                self.state = Receiving::Stalled { head, header };
+                return Ok(());
+            }
+        };
+        let padding_left = usize::from(head.data_padding);
+        self.state = Receiving::Data { head, header, into, padding_left, done: 0 };
+        Ok(())
+    }
+
+    /// All data of a frame has arrived.
+    fn end_data(&mut self, sink: &mut dyn Sink) -> Result<(), LinkError> {
+        let Receiving::Data { head, header, into, .. } = std::mem::replace(&mut self.state, Receiving::Head)
+        else {
+            return Ok(());
+        };
+        if self.discarding {
+            return Ok(());
+        }
+        if self.limits.crc && into.as_ref().is_some_and(|list| list.crc32c() != head.data_crc) {
+            return Err(Violation::DataChecksum.into());
+        }
+        if let Some(limits) = sink.deliver(&head, &header, into.unwrap_or_default())? {
+            self.limits = limits;
+        }
+        Ok(())
+    }
+
+    /// Tries again to find a place for the data of a stalled frame.
+    fn retry_stalled(&mut self, sink: &mut dyn Sink, frames: &mut usize) -> Result<bool, LinkError> {
+        match std::mem::replace(&mut self.state, Receiving::Head) {
+            Receiving::Stalled { head, header } => self.begin_data(head, header, false, sink)?,
+            other => {
+                self.state = other;
+                return Ok(true);
+            }
+        }
+        if matches!(self.state, Receiving::Stalled { .. }) {
+            return Ok(false);
+        }
+        let stash = std::mem::take(&mut self.stash);
+        self.parse(&stash, sink, frames)?;
+        Ok(!matches!(self.state, Receiving::Stalled { .. }))
+    }
+}
+
+fn has_checksum_always(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal)
+}
+
+impl<S: ByteSocket> Link for Stream<S> {
+    fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn set_limits(&mut self, limits: FrameLimits) {
+        self.limits = limits;
+    }
+
+    fn send(&mut self, frame: OutgoingFrame) {
+        if self.fenced {
+            return;
+        }
+        let OutgoingFrame { mut head, header, data } = frame;
+        // Headers and data were checked against the peer's limits, which are u32.
+        head.header_length = header.len() as u32;
+        head.data_length = data.len() as u32;
+        let crc = self.limits.crc || has_checksum_always(head.kind);
+        if self.limits.crc && !data.is_empty() {
+            head.data_crc = data.crc32c();
+        }
+        self.staging.extend_from_slice(&head.encode(&header, crc));
+        self.staging.extend_from_slice(&header);
+        let padding = usize::from(head.data_padding);
+        self.staging.resize(self.staging.len() + padding, 0);
+        let staged = FRAME_HEAD_BYTES + header.len() + padding;
+        self.unsent += staged + data.len();
+        let request = (head.kind == FrameKind::Request).then_some(head.slot);
+        self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent: 0, request });
+    }
+
+    fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
+        if self.queue.is_empty() || self.fenced {
+            return Ok(Flushed { bytes: 0, blocked: false });
+        }
+        let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+        let mut offered = 0;
+        // A run of staged bytes without data between them is one piece.
+        let mut run = self.staging_sent..self.staging_sent;
+        for queued in &self.queue {
+            run.end += queued.staged - queued.staged_sent;
+            if queued.data.is_empty() {
+                continue;
+            }
+            if !run.is_empty() {
+                offered += run.len();
+                pieces.push(IoVec::from_slice(&self.staging[run.clone()]));
+                run.start = run.end;
+            }
+            let whole = queued.data.len() - queued.data_sent;
+            let covered = queued.data.io_vecs(queued.data_sent, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
+            offered += covered;
+            // The last place is kept for a run, so a piece cut short ends the send.
+            if covered < whole || pieces.len() + 2 > IO_VECS_MAX || offered >= SEND_BYTES_MAX {
+                run.start = run.end;
+                break;
+            }
+        }
+        if !run.is_empty() {
+            offered += run.len();
+            pieces.push(IoVec::from_slice(&self.staging[run]));
+        }
+        match self.socket.send(&pieces) {
+            Ok(sent) => {
+                drop(pieces);
+                self.advance_sent(sent, sink);
+                Ok(Flushed { bytes: sent, blocked: sent < offered })
+            }
+            Err(cause) => match cause.kind() {
+                io::ErrorKind::WouldBlock => Ok(Flushed { bytes: 0, blocked: true }),
+                io::ErrorKind::Interrupted => Ok(Flushed { bytes: 0, blocked: false }),
+                _ => Err(LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))),
+            },
+        }
+    }
+
+    fn receive(&mut self, scratch: &mut [u8], sink: &mut dyn Sink) -> Result<Received, LinkError> {
+        let mut frames = 0;
+        if self.fenced {
+            return Ok(Received { bytes: 0, frames, stalled: false });
+        }
+        if !self.retry_stalled(sink, &mut frames)? {
+            return Ok(Received { bytes: 0, frames, stalled: true });
+        }
+        // The stash (less than one head and header) goes in front of what comes.
+        let stashed = self.stash.len();
+        let (front, behind) = scratch.split_at_mut(stashed);
+        front.copy_from_slice(&self.stash);
+        let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+        let mut direct = 0;
+        let mut scratch_bytes = behind.len();
+        if let Receiving::Data { head, into: Some(list), padding_left: 0, done, .. } = &self.state {
+            let left = head.data_length as usize - *done;
+            let covered = list.io_vecs(*done, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
+            direct = covered;
+            if covered < left {
+                scratch_bytes = 0;
+            } else if left > LARGE_PAYLOAD_BYTES {
+                scratch_bytes = scratch_bytes.min(SCRATCH_BEHIND_LARGE_BYTES);
+            }
+        }
+        if scratch_bytes > 0 {
+            pieces.push(IoVec::from_mut_slice(&mut behind[..scratch_bytes]));
+        }
+        let bytes = match self.socket.receive(&mut pieces) {
+            Ok(0) => return Err(LinkError::Ended),
+            Ok(bytes) => bytes,
+            Err(cause) => match cause.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                    return Ok(Received { bytes: 0, frames, stalled: false });
+                }
+                _ => return Err(LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))),
+            },
+        };
+        drop(pieces);
+        let landed = bytes.min(direct);
+        if let Receiving::Data { head, done, .. } = &mut self.state {
+            *done += landed;
+            if landed > 0 && *done == head.data_length as usize {
+                frames += 1;
+                self.end_data(sink)?;
+            }
+        }
+        if bytes > landed {
+            self.stash.clear();
+            let (parsed, _) = scratch.split_at(stashed + bytes - landed);
+            self.parse(parsed, sink, &mut frames)?;
+        }
+        Ok(Received { bytes, frames, stalled: matches!(self.state, Receiving::Stalled { .. }) })
+    }
+
+    fn readiness(&self) -> Option<RawFd> {
+        self.socket.readiness()
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.unsent
+    }
+
+    fn stop_receiving(&mut self) {
+        self.discarding = true;
+        match &mut self.state {
+            Receiving::Data { into, .. } => *into = None,
+            Receiving::Stalled { .. } | Receiving::Head => {}
+        }
+    }
+
+    fn fence(&mut self) {
+        if !self.fenced {
+            self.fenced = true;
+            self.socket.shutdown();
+            self.queue.clear();
+            self.staging = Vec::new();
+            self.unsent = 0;
+            self.stash = Vec::new();
+            self.state = Receiving::Head;
+        }
+    }
+}

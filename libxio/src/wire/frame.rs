@@ -1,0 +1,390 @@
+//! The frame head: 48 bytes before every frame. Its layout never changes, whatever the version.
+
+use super::{Checksum, HELLO_BODY_BYTES_MAX, Violation};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a frame head.
+pub const FRAME_HEAD_BYTES: usize = 48;
+/// Most padding before data, in bytes: enough to align it to a page of 4 KiB.
+pub const PADDING_BYTES_MAX: u16 = 4095;
+
+/// `room` of a failed response: the application gave no answer. Numbers that are not known mean the same.
+pub const FAILED_UNANSWERED: u32 = 1;
+/// `room` of a failed response: the answer was longer than the request's room, or than the requester receives.
+pub const FAILED_NO_ROOM: u32 = 2;
+/// `room` of a failed response: the answer was longer than `replay_bytes_max` and the request not idempotent.
+pub const FAILED_NOT_KEPT: u32 = 3;
+
+/// What a frame is. Numbers 10 to 19 are reserved for the patterns to come (see docs/PROTOCOL.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// First frame of the connecting side.
+    Hello = 1,
+    /// Its acceptance.
+    Welcome = 2,
+    /// Its rejection.
+    Refusal = 3,
+    /// Orderly close, with a reason.
+    Goodbye = 4,
+    /// Are you there?
+    Ping = 5,
+    /// I am.
+    Pong = 6,
+    /// A raised byte grant with nothing else to say.
+    Credit = 7,
+    /// A request.
+    Request = 8,
+    /// A response.
+    Response = 9,
+}
+
+impl FrameKind {
+    /// The kind with this number.
+    ///
+    /// # Errors
+    /// [`Violation::UnknownKind`].
+    pub fn from_byte(byte: u8) -> Result<FrameKind, Violation> {
+        Ok(match byte {
+            1 => FrameKind::Hello,
+            2 => FrameKind::Welcome,
+            3 => FrameKind::Refusal,
+            4 => FrameKind::Goodbye,
+            5 => FrameKind::Ping,
+            6 => FrameKind::Pong,
+            7 => FrameKind::Credit,
+            8 => FrameKind::Request,
+            9 => FrameKind::Response,
+            other => return Err(Violation::UnknownKind(other)),
+        })
+    }
+
+    /// Hello, Welcome and Refusal: they carry checksums whatever was negotiated, and no grant.
+    fn is_handshake(self) -> bool {
+        matches!(self, FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal)
+    }
+
+    fn flags_allowed(self) -> FrameFlags {
+        match self {
+            FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal | FrameKind::Goodbye => {
+                FrameFlags::default()
+            }
+            FrameKind::Ping | FrameKind::Pong | FrameKind::Credit => FrameFlags::MORE,
+            FrameKind::Request => FrameFlags::IDEMPOTENT.with(FrameFlags::MORE),
+            FrameKind::Response => FrameFlags::MORE.with(FrameFlags::REPLAYED).with(FrameFlags::FAILED),
+        }
+    }
+}
+
+/// Flag bits of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct FrameFlags(pub u8);
+
+impl FrameFlags {
+    /// Request: executing it twice does no harm.
+    pub const IDEMPOTENT: FrameFlags = FrameFlags(1);
+    /// More frames follow at once.
+    pub const MORE: FrameFlags = FrameFlags(2);
+    /// Response: it was kept and is sent again.
+    pub const REPLAYED: FrameFlags = FrameFlags(4);
+    /// The sender wants a receipt (reserved).
+    pub const RECEIPT: FrameFlags = FrameFlags(8);
+    /// Response: the responder's application gave no answer; `room` says why.
+    pub const FAILED: FrameFlags = FrameFlags(16);
+    /// All bits that are known.
+    const KNOWN: FrameFlags = FrameFlags(31);
+
+    /// Whether all bits of `other` are set.
+    #[must_use]
+    pub fn contains(self, other: FrameFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[must_use]
+    pub fn with(self, other: FrameFlags) -> FrameFlags {
+        FrameFlags(self.0 | other.0)
+    }
+
+    /// The bits that are not in `other`.
+    fn without(self, other: FrameFlags) -> FrameFlags {
+        FrameFlags(self.0 & !other.0)
+    }
+}
+
+/// A decoded frame head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHead {
+    /// What the frame is.
+    pub kind: FrameKind,
+    /// Flag bits.
+    pub flags: FrameFlags,
+    /// Request slot; 0 for frames without one.
+    pub slot: u16,
+    /// Sequence number of the request in its slot, from 1.
+    pub sequence: u32,
+    /// Bytes of the message header that follows.
+    pub header_length: u32,
+    /// Bytes of data that follow the header (and the padding).
+    pub data_length: u32,
+    /// Padding between header and data, so that data can land aligned.
+    pub data_padding: u16,
+    /// Request: most bytes of data that the response may carry. Failed response: the reason.
+    pub room: u32,
+    /// Cumulative bytes of request data that the sender of this frame is ready to receive.
+    pub bytes_granted: u64,
+    /// CRC-32C of the data where negotiated, else 0.
+    pub data_crc: u32,
+}
+
+/// What a received frame is checked against.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameLimits {
+    /// Greatest header in bytes.
+    pub header_bytes_max: u32,
+    /// Greatest data in bytes.
+    pub data_bytes_max: u32,
+    /// Slots that the peer may use for requests.
+    pub slots: u16,
+    /// Slots that we use.
+    pub own_slots: u16,
+    /// Whether head, header and data carry checksums (always so for Hello, Welcome and Refusal).
+    pub crc: bool,
+}
+
+impl FrameLimits {
+    /// Those in force until the handshake is done: room for a body, no slots, no data, checksums.
+    #[must_use]
+    pub fn handshake() -> FrameLimits {
+        FrameLimits {
+            header_bytes_max: HELLO_BODY_BYTES_MAX as u32,
+            data_bytes_max: 0,
+            slots: 0,
+            own_slots: 0,
+            crc: true,
+        }
+    }
+}
+
+/// The head as bytes.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct HeadBytes {
+    kind: u8,
+    flags: u8,
+    slot: U16,
+    sequence: U32,
+    header_length: U32,
+    data_length: U32,
+    data_padding: U16,
+    /// Kept for placement descriptors, which will stand between head and header.
+    extension_length: U16,
+    room: U32,
+    bytes_granted: U64,
+    /// Kept for the cumulative sequence of one-way messages.
+    acknowledged: U32,
+    data_crc: U32,
+    head_crc: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<HeadBytes>() == FRAME_HEAD_BYTES);
+
+impl HeadBytes {
+    /// The checksum of this head, its own field taken as zero, and of the header.
+    fn checksum(mut self, header: &[u8]) -> u32 {
+        self.head_crc = 0.into();
+        let mut sum = Checksum::new();
+        sum.add(self.as_bytes());
+        sum.add(header);
+        sum.value()
+    }
+}
+
+impl FrameHead {
+    /// A head with everything zero but its kind.
+    #[must_use]
+    pub fn new(kind: FrameKind) -> FrameHead {
+        FrameHead {
+            kind,
+            flags: FrameFlags::default(),
+            slot: 0,
+            sequence: 0,
+            header_length: 0,
+            data_length: 0,
+            data_padding: 0,
+            room: 0,
+            bytes_granted: 0,
+            data_crc: 0,
+        }
+    }
+
+    /// The bytes of this head; with `crc` (and always for Hello, Welcome and Refusal) the checksum of the head and of
+    /// `header` is put in.
+    #[must_use]
+    pub fn encode(&self, header: &[u8], crc: bool) -> [u8; FRAME_HEAD_BYTES] {
+        let &FrameHead {
+            kind,
+            flags,
+            slot,
+            sequence,
+            header_length,
+            data_length,
+            data_padding,
+            room,
+            bytes_granted,
+            data_crc,
+        } = self;
+        let mut bytes = HeadBytes {
+            kind: kind as u8,
+            flags: flags.0,
+            slot: slot.into(),
+            sequence: sequence.into(),
+            header_length: header_length.into(),
+            data_length: data_length.into(),
+            data_padding: data_padding.into(),
+            extension_length: 0.into(),
+            room: room.into(),
+            bytes_granted: bytes_granted.into(),
+            acknowledged: 0.into(),
+            data_crc: data_crc.into(),
+            head_crc: 0.into(),
+            reserved: 0.into(),
+        };
+        if crc || kind.is_handshake() {
+            debug_assert_eq!(header.len(), header_length as usize, "the head describes another header");
+            bytes.head_crc = bytes.checksum(header).into();
+        }
+        zerocopy::transmute!(bytes)
+    }
+
+    /// Decodes and validates against the limits (all but the checksum, which needs the header's bytes).
+    ///
+    /// # Errors
+    /// The rule that the bytes break.
+    pub fn decode(bytes: &[u8; FRAME_HEAD_BYTES], limits: &FrameLimits) -> Result<FrameHead, Violation> {
+        let raw: HeadBytes = zerocopy::transmute!(*bytes);
+        let head = FrameHead {
+            kind: FrameKind::from_byte(raw.kind)?,
+            flags: FrameFlags(raw.flags),
+            slot: raw.slot.get(),
+            sequence: raw.sequence.get(),
+            header_length: raw.header_length.get(),
+            data_length: raw.data_length.get(),
+            data_padding: raw.data_padding.get(),
+            room: raw.room.get(),
+            bytes_granted: raw.bytes_granted.get(),
+            data_crc: raw.data_crc.get(),
+        };
+        for (field, value) in [
+            ("extension_length", raw.extension_length.get().into()),
+            ("acknowledged", raw.acknowledged.get()),
+            ("reserved", raw.reserved.get()),
+        ] {
+            if value != 0 {
+                return Err(Violation::ReservedNotZero { field, value });
+            }
+        }
+        head.check_flags()?;
+        head.check_fields_of_kind(limits)?;
+        head.check_lengths(limits)?;
+        head.check_checksums(raw.head_crc.get(), limits)?;
+        Ok(head)
+    }
+
+    fn check_flags(&self) -> Result<(), Violation> {
+        if self.flags.without(FrameFlags::KNOWN) != FrameFlags::default() {
+            return Err(Violation::UnknownFlags { flags: self.flags.0 });
+        }
+        let too_many = self.flags.without(self.kind.flags_allowed());
+        if too_many != FrameFlags::default() {
+            return Err(Violation::FlagsNotAllowed { kind: self.kind, flags: too_many.0 });
+        }
+        Ok(())
+    }
+
+    /// Slot and sequence where the kind has them, zero in every field that it does not use.
+    fn check_fields_of_kind(&self, limits: &FrameLimits) -> Result<(), Violation> {
+        let kind = self.kind;
+        let zero = |field, value: u64| {
+            if value == 0 { Ok(()) } else { Err(Violation::FieldNotZero { kind, field, value }) }
+        };
+        match kind {
+            FrameKind::Request => self.check_slot(limits.slots),
+            FrameKind::Response => {
+                self.check_slot(limits.own_slots)?;
+                if self.flags.contains(FrameFlags::FAILED) {
+                    zero("header_length (failed)", self.header_length.into())?;
+                    zero("data_length (failed)", self.data_length.into())
+                } else {
+                    zero("room", self.room.into())
+                }
+            }
+            _ => {
+                zero("slot", self.slot.into())?;
+                zero("sequence", self.sequence.into())?;
+                zero("data_length", self.data_length.into())?;
+                zero("room", self.room.into())?;
+                if matches!(kind, FrameKind::Ping | FrameKind::Pong | FrameKind::Credit) {
+                    zero("header_length", self.header_length.into())?;
+                }
+                if kind.is_handshake() { zero("bytes_granted", self.bytes_granted) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn check_slot(&self, slots: u16) -> Result<(), Violation> {
+        if self.slot >= slots {
+            return Err(Violation::SlotOutOfRange { slot: self.slot, slots });
+        }
+        if self.sequence == 0 {
+            return Err(Violation::ZeroSequence { slot: self.slot });
+        }
+        Ok(())
+    }
+
+    fn check_lengths(&self, limits: &FrameLimits) -> Result<(), Violation> {
+        let header_limit = match self.kind {
+            FrameKind::Request | FrameKind::Response => limits.header_bytes_max,
+            _ => HELLO_BODY_BYTES_MAX as u32,
+        };
+        if self.header_length > header_limit {
+            return Err(Violation::HeaderTooLong { length: self.header_length, limit: header_limit });
+        }
+        if self.data_length > limits.data_bytes_max {
+            return Err(Violation::DataTooLong { length: self.data_length, limit: limits.data_bytes_max });
+        }
+        if self.data_padding > PADDING_BYTES_MAX {
+            return Err(Violation::PaddingTooLong { padding: self.data_padding });
+        }
+        if self.data_padding > 0 && self.data_length == 0 {
+            return Err(Violation::PaddingWithoutData { padding: self.data_padding });
+        }
+        Ok(())
+    }
+
+    /// Checksums are zero where none is in force; the checksum of no data is zero anyway.
+    fn check_checksums(&self, head_crc: u32, limits: &FrameLimits) -> Result<(), Violation> {
+        let in_force = limits.crc || self.kind.is_handshake();
+        if !in_force && head_crc != 0 {
+            return Err(Violation::UnexpectedChecksum { field: "head_crc", value: head_crc });
+        }
+        if (!in_force || self.data_length == 0) && self.data_crc != 0 {
+            return Err(Violation::UnexpectedChecksum { field: "data_crc", value: self.data_crc });
+        }
+        Ok(())
+    }
+
+    /// Verifies the checksum over head and header.
+    ///
+    /// # Errors
+    /// [`Violation::HeaderChecksum`] when it differs.
+    pub fn verify(bytes: &[u8; FRAME_HEAD_BYTES], header: &[u8]) -> Result<(), Violation> {
+        let raw: HeadBytes = zerocopy::transmute!(*bytes);
+        if raw.checksum(header) == raw.head_crc.get() { Ok(()) } else { Err(Violation::HeaderChecksum) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
