@@ -1,0 +1,582 @@
+//! Commands: 48 fixed bytes and up to two paths.
+
+use super::{Invalid, OpenFlags, PATH_BYTES_MAX};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a command without its paths.
+pub const COMMAND_BYTES: usize = 48;
+
+/// The fixed part as it travels.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Command {
+    op: U16,
+    flags: U16,
+    /// Bytes of the first path, which follows this struct.
+    path_length: U16,
+    /// Bytes of the second path, which follows the first.
+    second_path_length: U16,
+    handle: U64,
+    offset: U64,
+    length: U64,
+    open_flags: U32,
+    mode: U32,
+    reserved: [u8; 8],
+}
+
+const _: () = assert!(size_of::<Command>() == COMMAND_BYTES);
+
+/// An open file at the server: an index and a generation, so that a stale one is told from a live one. Never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+/// The commands' numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Op {
+    /// Open, perhaps create, a file.
+    Open = 1,
+    /// Close it.
+    Close = 2,
+    /// Read at an offset.
+    Read = 3,
+    /// Write at an offset.
+    Write = 4,
+    /// Put what was written on stable storage.
+    Flush = 5,
+    /// Give the storage of a range back; it reads as zeros afterwards.
+    Discard = 6,
+    /// Set the size.
+    Truncate = 7,
+    /// Attributes of an open file or of a path.
+    Stat = 8,
+    /// Entries of a directory.
+    List = 9,
+    /// Remove a name.
+    Unlink = 10,
+    /// Give a file another name.
+    Rename = 11,
+    /// What the server is, exports and counts.
+    Info = 12,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Op; 12] = [
+        Op::Open,
+        Op::Close,
+        Op::Read,
+        Op::Write,
+        Op::Flush,
+        Op::Discard,
+        Op::Truncate,
+        Op::Stat,
+        Op::List,
+        Op::Unlink,
+        Op::Rename,
+        Op::Info,
+    ];
+
+    /// Whether executing it twice does no harm. The answers to the others fit
+    /// [`REPLAY_BYTES_MAX`](super::REPLAY_BYTES_MAX).
+    #[must_use]
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Op::Read | Op::Stat | Op::List | Op::Info)
+    }
+
+    /// Its name in lower case, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Open => "open",
+            Op::Close => "close",
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Discard => "discard",
+            Op::Truncate => "truncate",
+            Op::Stat => "stat",
+            Op::List => "list",
+            Op::Unlink => "unlink",
+            Op::Rename => "rename",
+            Op::Info => "info",
+        }
+    }
+
+    fn from_number(number: u16) -> Result<Op, Invalid> {
+        Op::ALL.into_iter().find(|op| *op as u16 == number).ok_or(Invalid::UnknownOp(number))
+    }
+}
+
+/// What a stat command asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// An open file.
+    Handle(Handle),
+    /// A path, its last symbolic link followed.
+    Path(&'a [u8]),
+}
+
+/// A command, decoded and checked; paths are bytes without NUL, from 1 to [`PATH_BYTES_MAX`] of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Open a file. Answered with a handle and the attributes.
+    Open {
+        /// Which.
+        path: &'a [u8],
+        /// How.
+        flags: OpenFlags,
+        /// Permission bits (at most 0o7777) of a file that is created, less the server's umask.
+        mode: u32,
+    },
+    /// Close it; the handle is stale afterwards.
+    Close {
+        /// Which file.
+        handle: Handle,
+    },
+    /// Read. Answered with the number of bytes, fewer than asked for at the end of the file only, and the data.
+    Read {
+        /// Which file.
+        handle: Handle,
+        /// From this offset in bytes.
+        offset: u64,
+        /// So many bytes.
+        length: u32,
+    },
+    /// Write the message's data. Answered with the number of bytes written.
+    Write {
+        /// Which file.
+        handle: Handle,
+        /// To this offset in bytes.
+        offset: u64,
+        /// Bytes of the message's data.
+        length: u32,
+        /// On stable storage (as by fdatasync) before it is answered.
+        durable: bool,
+    },
+    /// Put everything written so far on stable storage.
+    Flush {
+        /// Which file.
+        handle: Handle,
+        /// Leave out metadata that is not needed to read the data back.
+        data_only: bool,
+    },
+    /// Give the storage of a range back.
+    Discard {
+        /// Which file.
+        handle: Handle,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes, more than 0.
+        length: u64,
+    },
+    /// Set the size.
+    Truncate {
+        /// Which file.
+        handle: Handle,
+        /// In bytes.
+        size: u64,
+    },
+    /// Answered with attributes.
+    Stat(Target<'a>),
+    /// Answered with entries as the message's data, and a cookie to go on with.
+    List {
+        /// The directory.
+        path: &'a [u8],
+        /// 0 for the start, else the last answer's.
+        cookie: u64,
+    },
+    /// Remove a name.
+    Unlink {
+        /// Which.
+        path: &'a [u8],
+        /// It is an (empty) directory.
+        directory: bool,
+    },
+    /// Give a file another name in the same export.
+    Rename {
+        /// The name now.
+        from: &'a [u8],
+        /// The new one.
+        to: &'a [u8],
+        /// Fail if the new name exists, rather than replace it.
+        no_replace: bool,
+    },
+    /// Answered with [`ServerInfo`](super::ServerInfo) as the message's data.
+    Info,
+}
+
+/// The one flag of write, flush, unlink and rename.
+const FLAG: u16 = 1;
+
+impl<'a> Request<'a> {
+    /// Its number.
+    #[must_use]
+    pub fn op(&self) -> Op {
+        match self {
+            Request::Open { .. } => Op::Open,
+            Request::Close { .. } => Op::Close,
+            Request::Read { .. } => Op::Read,
+            Request::Write { .. } => Op::Write,
+            Request::Flush { .. } => Op::Flush,
+            Request::Discard { .. } => Op::Discard,
+            Request::Truncate { .. } => Op::Truncate,
+            Request::Stat(_) => Op::Stat,
+            Request::List { .. } => Op::List,
+            Request::Unlink { .. } => Op::Unlink,
+            Request::Rename { .. } => Op::Rename,
+            Request::Info => Op::Info,
+        }
+    }
+
+    /// Checks it and writes its bytes over `out`, whose memory is used again.
+    ///
+    /// # Errors
+    /// The rule that it breaks; `out` is empty then.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Invalid> {
+        out.clear();
+        self.check()?;
+        let (mut flags, mut handle, mut offset, mut length, mut open_flags, mut mode) = (0, 0, 0, 0, 0, 0);
+        let (mut path, mut second): (&[u8], &[u8]) = (&[], &[]);
+        match *self {
+            Request::Open { path: which, flags: how, mode: bits } => {
+                (path, open_flags, mode) = (which, how.bits(), bits);
+            }
+            Request::Close { handle: Handle(file) } => handle = file,
+            Request::Read { handle: Handle(file), offset: at, length: bytes } => {
+                (handle, offset, length) = (file, at, u64::from(bytes));
+            }
+            Request::Write { handle: Handle(file), offset: at, length: bytes, durable } => {
+                (handle, offset, length, flags) = (file, at, u64::from(bytes), u16::from(durable));
+            }
+            Request::Flush { handle: Handle(file), data_only } => {
+                (handle, flags) = (file, u16::from(data_only))
+            }
+            Request::Discard { handle: Handle(file), offset: at, length: bytes } => {
+                (handle, offset, length) = (file, at, bytes);
+            }
+            Request::Truncate { handle: Handle(file), size } => (handle, length) = (file, size),
+            Request::Stat(Target::Handle(Handle(file))) => handle = file,
+            Request::Stat(Target::Path(which)) => path = which,
+            Request::List { path: which, cookie } => (path, offset) = (which, cookie),
+            Request::Unlink { path: which, directory } => (path, flags) = (which, u16::from(directory)),
+            Request::Rename { from, to, no_replace } => {
+                (path, second, flags) = (from, to, u16::from(no_replace))
+            }
+            Request::Info => {}
+        }
+        let command = Command {
+            op: U16::new(self.op() as u16),
+            flags: U16::new(flags),
+            // `check` has seen that both are at most PATH_BYTES_MAX.
+            path_length: U16::new(path.len() as u16),
+            second_path_length: U16::new(second.len() as u16),
+            handle: U64::new(handle),
+            offset: U64::new(offset),
+            length: U64::new(length),
+            open_flags: U32::new(open_flags),
+            mode: U32::new(mode),
+            reserved: [0; 8],
+        };
+        out.extend_from_slice(command.as_bytes());
+        out.extend_from_slice(path);
+        out.extend_from_slice(second);
+        Ok(())
+    }
+
+    /// Decodes and checks the header of a request that came with `data_length` bytes of data.
+    ///
+    /// # Errors
+    /// The rule that it breaks; a server answers with its errno.
+    pub fn decode(header: &'a [u8], data_length: usize) -> Result<Request<'a>, Invalid> {
+        let (command, paths) = Command::ref_from_prefix(header).map_err(|_| Invalid::Length {
+            what: "command",
+            found: header.len() as u64,
+            expected: COMMAND_BYTES as u64,
+        })?;
+        let op = Op::from_number(command.op.get())?;
+        let lengths = (usize::from(command.path_length.get()), usize::from(command.second_path_length.get()));
+        if lengths.0 + lengths.1 != paths.len() {
+            return Err(Invalid::Length {
+                what: "paths",
+                found: paths.len() as u64,
+                expected: (lengths.0 + lengths.1) as u64,
+            });
+        }
+        let (path, second) = paths.split_at(lengths.0);
+        let handle = Handle(command.handle.get());
+        let (offset, length) = (command.offset.get(), command.length.get());
+        let flag = command.flags.get() & FLAG != 0;
+        let fits = |length| u32::try_from(length).map_err(|_| Invalid::LengthLimit(length));
+        let request = match op {
+            Op::Open => {
+                let flags = OpenFlags::from_bits(command.open_flags.get())?;
+                Request::Open { path, flags, mode: command.mode.get() }
+            }
+            Op::Close => Request::Close { handle },
+            Op::Read => Request::Read { handle, offset, length: fits(length)? },
+            Op::Write => Request::Write { handle, offset, length: fits(length)?, durable: flag },
+            Op::Flush => Request::Flush { handle, data_only: flag },
+            Op::Discard => Request::Discard { handle, offset, length },
+            Op::Truncate => Request::Truncate { handle, size: length },
+            Op::Stat if path.is_empty() => Request::Stat(Target::Handle(handle)),
+            Op::Stat => Request::Stat(Target::Path(path)),
+            Op::List => Request::List { path, cookie: offset },
+            Op::Unlink => Request::Unlink { path, directory: flag },
+            Op::Rename => Request::Rename { from: path, to: second, no_replace: flag },
+            Op::Info => Request::Info,
+        };
+        request.check()?;
+        request.check_unused(command, data_length)?;
+        Ok(request)
+    }
+
+    /// The rules that hold on both sides.
+    fn check(&self) -> Result<(), Invalid> {
+        match *self {
+            Request::Open { path, flags, mode } => {
+                OpenFlags::from_bits(flags.bits())?;
+                if mode & !0o7777 != 0 {
+                    return Err(Invalid::Flags { what: "mode", bits: mode & !0o7777 });
+                }
+                check_path(path)
+            }
+            Request::Close { handle } | Request::Flush { handle, .. } => check_handle(handle),
+            Request::Read { handle, offset, length } | Request::Write { handle, offset, length, .. } => {
+                check_handle(handle)?;
+                check_range(offset, u64::from(length))
+            }
+            Request::Discard { handle, offset, length } => {
+                check_handle(handle)?;
+                if length == 0 {
+                    return Err(Invalid::Range { offset, length });
+                }
+                check_range(offset, length)
+            }
+            Request::Truncate { handle, size } => {
+                check_handle(handle)?;
+                check_range(0, size)
+            }
+            Request::Stat(Target::Handle(handle)) => check_handle(handle),
+            Request::Stat(Target::Path(path)) | Request::List { path, .. } | Request::Unlink { path, .. } => {
+                check_path(path)
+            }
+            Request::Rename { from, to, .. } => {
+                check_path(from)?;
+                check_path(to)
+            }
+            Request::Info => Ok(()),
+        }
+    }
+
+    /// Fields that this command does not use are zero, so that a later version can give them a meaning.
+    fn check_unused(&self, command: &Command, data_length: usize) -> Result<(), Invalid> {
+        let Command {
+            op: _,
+            flags,
+            path_length,
+            second_path_length,
+            handle,
+            offset,
+            length,
+            open_flags,
+            mode,
+            reserved,
+        } = command;
+        let op = self.op();
+        let known = match op {
+            Op::Write | Op::Flush | Op::Unlink | Op::Rename => FLAG,
+            _ => 0,
+        };
+        if flags.get() & !known != 0 {
+            return Err(Invalid::Flags { what: op.name(), bits: u32::from(flags.get() & !known) });
+        }
+        let takes_path = matches!(op, Op::Open | Op::Stat | Op::List | Op::Unlink | Op::Rename);
+        let takes_handle = match self {
+            Request::Stat(target) => matches!(target, Target::Handle(_)),
+            _ => !takes_path && op != Op::Info,
+        };
+        let clean = (op == Op::Rename || second_path_length.get() == 0)
+            && (takes_path || path_length.get() == 0)
+            && (takes_handle || handle.get() == 0)
+            && (matches!(op, Op::Read | Op::Write | Op::Discard | Op::List) || offset.get() == 0)
+            && (matches!(op, Op::Read | Op::Write | Op::Discard | Op::Truncate) || length.get() == 0)
+            && (op == Op::Open || (open_flags.get() == 0 && mode.get() == 0))
+            && *reserved == [0; 8];
+        if !clean {
+            return Err(Invalid::NotZero(op.name()));
+        }
+        let expected = if op == Op::Write { length.get() } else { 0 };
+        if data_length as u64 != expected {
+            return Err(Invalid::Length { what: "data of the command", found: data_length as u64, expected });
+        }
+        Ok(())
+    }
+}
+
+fn check_path(path: &[u8]) -> Result<(), Invalid> {
+    match path.len() {
+        0 => Err(Invalid::PathEmpty),
+        length if length > PATH_BYTES_MAX => Err(Invalid::PathTooLong(length)),
+        _ if path.contains(&0) => Err(Invalid::PathNul),
+        _ => Ok(()),
+    }
+}
+
+fn check_handle(handle: Handle) -> Result<(), Invalid> {
+    if handle.0 == 0 { Err(Invalid::NoHandle) } else { Ok(()) }
+}
+
+fn check_range(offset: u64, length: u64) -> Result<(), Invalid> {
+    match offset.checked_add(length) {
+        Some(end) if i64::try_from(end).is_ok() => Ok(()),
+        _ => Err(Invalid::Range { offset, length }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Handle = Handle(0x0000_0002_0000_0001);
+
+    fn all() -> Vec<Request<'static>> {
+        let create = OpenFlags::READ.with(OpenFlags::WRITE).with(OpenFlags::CREATE);
+        vec![
+            Request::Open { path: b"/data/\xff", flags: create, mode: 0o644 },
+            Request::Close { handle: FILE },
+            Request::Read { handle: FILE, offset: 4096, length: 512 },
+            Request::Write { handle: FILE, offset: 1 << 40, length: 77, durable: true },
+            Request::Flush { handle: FILE, data_only: true },
+            Request::Discard { handle: FILE, offset: 0, length: 1 << 50 },
+            Request::Truncate { handle: FILE, size: i64::MAX as u64 },
+            Request::Stat(Target::Handle(FILE)),
+            Request::Stat(Target::Path(b"/")),
+            Request::List { path: b"/data", cookie: u64::MAX },
+            Request::Unlink { path: b"/data/x", directory: true },
+            Request::Rename { from: b"/data/x", to: b"/data/yy", no_replace: true },
+            Request::Info,
+        ]
+    }
+
+    fn data_length(request: &Request<'_>) -> usize {
+        if let Request::Write { length, .. } = request { *length as usize } else { 0 }
+    }
+
+    #[test]
+    fn every_command_goes_there_and_back() {
+        let mut bytes = Vec::new();
+        for request in all() {
+            request.encode(&mut bytes).unwrap();
+            assert_eq!(Request::decode(&bytes, data_length(&request)), Ok(request));
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut bytes = Vec::new();
+        let write = Request::Write { handle: FILE, offset: 0x1122_3344, length: 0x55, durable: true };
+        write.encode(&mut bytes).unwrap();
+        let golden = [
+            4, 0, 1, 0, 0, 0, 0, 0, // op, flags, path lengths
+            1, 0, 0, 0, 2, 0, 0, 0, // handle
+            0x44, 0x33, 0x22, 0x11, 0, 0, 0, 0, // offset
+            0x55, 0, 0, 0, 0, 0, 0, 0, // length
+            0, 0, 0, 0, 0, 0, 0, 0, // open flags, mode
+            0, 0, 0, 0, 0, 0, 0, 0, // reserved
+        ];
+        assert_eq!(bytes, golden);
+        let open = Request::Open { path: b"/a", flags: OpenFlags::READ.with(OpenFlags::DIRECT), mode: 0o600 };
+        open.encode(&mut bytes).unwrap();
+        let golden =
+            [&[1, 0, 0, 0, 2, 0, 0, 0][..], &[0; 24], &[0x41, 0, 0, 0, 0x80, 1, 0, 0], &[0; 8], b"/a"]
+                .concat();
+        assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn a_cut_or_lengthened_command_is_refused() {
+        let mut bytes = Vec::new();
+        for request in all() {
+            request.encode(&mut bytes).unwrap();
+            for length in 0..bytes.len() {
+                assert!(
+                    Request::decode(&bytes[..length], data_length(&request)).is_err(),
+                    "{request:?} at {length}"
+                );
+            }
+            bytes.push(b'x');
+            assert!(Request::decode(&bytes, data_length(&request)).is_err());
+            bytes.pop();
+            assert!(Request::decode(&bytes, data_length(&request) + 1).is_err());
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_refused_or_means_something_else() {
+        let mut bytes = Vec::new();
+        let mut again = Vec::new();
+        for request in all() {
+            request.encode(&mut bytes).unwrap();
+            for index in 0..bytes.len() {
+                for bit in 0..8 {
+                    bytes[index] ^= 1 << bit;
+                    if let Ok(other) = Request::decode(&bytes, data_length(&request)) {
+                        assert_ne!(other, request, "byte {index} has no meaning");
+                        other.encode(&mut again).unwrap();
+                        assert_eq!(again, bytes);
+                    }
+                    bytes[index] ^= 1 << bit;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_end_below_the_largest_offset() {
+        let mut out = Vec::new();
+        for (offset, length, fits) in [
+            (i64::MAX as u64, 0, true),
+            (i64::MAX as u64 - 1, 1, true),
+            (i64::MAX as u64, 1, false),
+            (u64::MAX, 1, false),
+            (1 << 63, 0, false),
+        ] {
+            let read = Request::Read { handle: FILE, offset, length };
+            assert_eq!(read.encode(&mut out).is_ok(), fits, "{read:?}");
+        }
+        let nothing = Request::Discard { handle: FILE, offset: 0, length: 0 };
+        assert!(matches!(nothing.encode(&mut out), Err(Invalid::Range { .. })));
+    }
+
+    #[test]
+    fn paths_are_bounded_and_have_no_nul() {
+        let mut out = Vec::new();
+        let long = vec![b'a'; PATH_BYTES_MAX + 1];
+        for (path, expected) in [
+            (&long[..PATH_BYTES_MAX], Ok(())),
+            (&long[..], Err(Invalid::PathTooLong(PATH_BYTES_MAX + 1))),
+            (&b"/a\0b"[..], Err(Invalid::PathNul)),
+            (&b""[..], Err(Invalid::PathEmpty)),
+        ] {
+            assert_eq!(Request::List { path, cookie: 0 }.encode(&mut out), expected);
+            assert_eq!(
+                Request::Rename { from: b"/x", to: path, no_replace: false }.encode(&mut out),
+                expected
+            );
+        }
+        assert_eq!(Request::Close { handle: Handle(0) }.encode(&mut out), Err(Invalid::NoHandle));
+    }
+
+    #[test]
+    fn numbers_of_commands_are_dense_and_unknown_ones_named() {
+        for (index, op) in Op::ALL.into_iter().enumerate() {
+            assert_eq!(op as usize, index + 1);
+        }
+        let mut bytes = vec![0; COMMAND_BYTES];
+        bytes[0] = 99;
+        assert_eq!(Request::decode(&bytes, 0), Err(Invalid::UnknownOp(99)));
+        assert_eq!(Invalid::UnknownOp(99).errno(), libc::EOPNOTSUPP);
+    }
+}
