@@ -212,6 +212,31 @@ pub enum Outcome {
     Done,
 }
 
+impl Outcome {
+    /// Bytes read or written; 0 for anything else.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Outcome::Read { bytes, .. } | Outcome::Written { bytes } => *bytes as usize,
+            _ => 0,
+        }
+    }
+
+    /// The data that was read; empty for anything else.
+    #[must_use]
+    pub fn into_data(self) -> Sgl {
+        match self {
+            Outcome::Read { data, .. } => data,
+            _ => Sgl::new(),
+        }
+    }
+
+    /// An outcome that the engine never gives for this operation.
+    pub(crate) fn unexpected(op: Op) -> Error {
+        Error::Operation { op, path: None, errno: libc::EPROTO }
+    }
+}
+
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -181,8 +181,16 @@ impl Engine {
     /// # Errors
     /// [`Error::Local`] where this machine's ring fails; the connection is lost then.
     pub fn poll(&mut self, timeout: Option<Duration>) -> Result<usize> {
+        self.poll_for(1, timeout)
+    }
+
+    /// As [`Engine::poll`], until `count` completions are ready, or all that are outstanding.
+    ///
+    /// # Errors
+    /// As [`Engine::poll`].
+    pub fn poll_for(&mut self, count: usize, timeout: Option<Duration>) -> Result<usize> {
         self.send_queued();
-        if !self.ended.is_empty() {
+        if self.ended.len() >= count.max(1) {
             self.flush()?;
             return Ok(self.ended.len());
         }
@@ -198,9 +206,11 @@ impl Engine {
                 (_, Some(Duration::ZERO)) => timeout,
                 (Some(deadline), _) => Some(deadline.saturating_duration_since(Instant::now())),
             };
-            self.turn(left)?;
-            let over = left.is_some_and(|left| left.is_zero()) || matches!(self.state, State::Lost(_));
-            if over || !self.ended.is_empty() {
+            let events = self.turn(left)?;
+            // As long as there were events, sources may not be armed for `poll_fd`: look again.
+            let over = (events == 0 && left.is_some_and(|left| left.is_zero()))
+                || matches!(self.state, State::Lost(_));
+            if over || self.ended.len() >= count.max(1) {
                 return Ok(self.ended.len());
             }
         }
@@ -268,6 +278,19 @@ impl Engine {
 
     /// Says goodbye to the server and waits, for a bounded time, until it is said. What is outstanding is given up.
     pub fn close(mut self) {
+        self.say_goodbye();
+    }
+
+    /// Does an operation whose end nobody wants to know; best effort.
+    pub(crate) fn submit_unwatched(&mut self, operation: Operation) {
+        if self.start(operation, Owner::Nobody).is_ok() {
+            // What can't be sent now is sent with what comes next.
+            let _ = self.flush();
+        }
+    }
+
+    /// Closes in good order; afterwards the connection is lost.
+    pub(crate) fn say_goodbye(&mut self) {
         if !matches!(self.state, State::Lost(_)) && self.context.close(self.connection).is_ok() {
             let deadline = Instant::now() + CLOSE_TIMEOUT;
             while !matches!(self.state, State::Lost(_)) {
@@ -276,6 +299,14 @@ impl Engine {
                     break;
                 }
             }
+        }
+    }
+
+    /// Says goodbye without waiting for the server to hear it.
+    pub(crate) fn leave(&mut self) {
+        if matches!(self.state, State::Connected) && self.context.close(self.connection).is_ok() {
+            // Best effort: the connection ends either way.
+            let _ = self.context.flush();
         }
     }
 
@@ -373,8 +404,8 @@ impl Engine {
         }
     }
 
-    /// Runs the loop once, at most for `timeout`, and takes up what happened.
-    fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+    /// Runs the loop once, at most for `timeout`, takes up what happened, and says how much.
+    fn turn(&mut self, timeout: Option<Duration>) -> Result<usize> {
         if let State::Lost(error) = &self.state {
             return Err(error.clone());
         }
@@ -382,11 +413,13 @@ impl Engine {
         if let Err(cause) = self.context.wait(timeout) {
             return Err(self.broken(cause));
         }
+        let mut events = 0;
         while let Some(event) = self.context.next_event() {
             self.take_up(event);
+            events += 1;
         }
         self.send_queued();
-        Ok(())
+        Ok(events)
     }
 
     fn take_up(&mut self, event: Event) {
