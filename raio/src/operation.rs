@@ -1,6 +1,7 @@
 //! What a client can ask of a server, and what comes back: the owned counterparts of [`proto`](crate::proto).
 
 use crate::Error;
+use crate::engine::pool_bytes;
 use crate::proto::{
     Attributes, FileKind, Handle, INFO_BYTES_MAX, LIST_BYTES_MAX, Op, OpenFlags, Request, ServerInfo, Target,
 };
@@ -138,6 +139,16 @@ impl Operation {
                 Request::Rename { from, to, no_replace: *no_replace }
             }
             Operation::Info => Request::Info,
+        }
+    }
+
+    /// Most that its answer will take from the pool, in bytes.
+    pub(crate) fn pool_bytes(&self) -> usize {
+        match self {
+            Operation::Read { landing, .. } => pool_bytes(landing),
+            Operation::List { .. } => pool_bytes(&Landing::Pool(LIST_BYTES_MAX as u32)),
+            Operation::Info => pool_bytes(&Landing::Pool(INFO_BYTES_MAX as u32)),
+            _ => 0,
         }
     }
 

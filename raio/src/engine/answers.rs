@@ -10,7 +10,8 @@ use std::sync::Arc;
 impl Engine {
     /// A request has ended at the messaging layer.
     pub(super) fn answered(&mut self, pending: Pending, outcome: libxio::Result<Reply>) {
-        let Pending { owner, op, again } = pending;
+        let Pending { owner, op, promised, again } = pending;
+        self.promised.subtract(promised);
         let result = match outcome {
             Ok(reply) => self.decode(op, reply),
             Err(cause) => Err(self.failed(op, cause)),

@@ -1,6 +1,6 @@
 //! Making the connection, and agreeing on a version.
 
-use super::{Engine, EngineLimits, Slab, State};
+use super::{Engine, EngineLimits, Promised, Slab, State, Watch};
 use crate::proto::{Greeting, Invalid, RESOURCE};
 use crate::{ClientOptions, Error, Result};
 use libxio::{ConnectionOptions, Context, ContextOptions, LoopKind, Session, Uri};
@@ -22,6 +22,7 @@ impl Engine {
         let text: Arc<str> = uri.to_string().into();
         let target = if uri.scheme() == "raio" { uri.with_scheme("tcp") } else { uri.clone() };
         let mut context = Context::new(context_options(options)).map_err(Error::Local)?;
+        let statistics = context.statistics();
         let session = Session::new(target.with_resource(RESOURCE));
         let greeting = Greeting::client().encode().to_vec();
         let connection_options = ConnectionOptions { private_data: greeting, limits: None };
@@ -42,6 +43,10 @@ impl Engine {
             ended: VecDeque::new(),
             call: None,
             scratch: Vec::new(),
+            promised: Promised::default(),
+            unwatched: 0,
+            watch: Watch::new(options.keepalive),
+            statistics,
         })
     }
 
@@ -65,8 +70,9 @@ impl Engine {
         match self.context.peer_limits(self.connection) {
             Ok(limits) => {
                 let own = ContextOptions::default().limits.data_bytes_max;
+                let window = u32::try_from(limits.window_bytes).unwrap_or(u32::MAX);
                 self.limits = EngineLimits {
-                    io_bytes_max: greeting.io_bytes_max.min(limits.data_bytes_max).min(own),
+                    io_bytes_max: greeting.io_bytes_max.min(limits.data_bytes_max).min(window).min(own),
                     requests_max: u32::from(limits.slots),
                 };
                 self.state = State::Connected;

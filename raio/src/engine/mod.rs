@@ -31,15 +31,20 @@
 
 mod answers;
 mod connecting;
+mod memory;
 mod slab;
+mod watch;
 
 pub use crate::operation::{Completion, Entry, Operation, Outcome, StatTarget};
 pub use crate::options::ClientOptions;
+use memory::Promised;
+pub(crate) use memory::pool_bytes;
 pub(crate) use slab::Slab;
+use watch::{Verdict, Watch};
 
-use crate::proto::{Invalid, Op, OpenFlags};
+use crate::proto::{Handle, Invalid, Op, OpenFlags};
 use crate::{Error, Result};
-use libxio::{Connection, Context, Event, Landing, OutgoingRequest, Pool};
+use libxio::{Connection, Context, Event, Landing, OutgoingRequest, Pool, Statistics};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -80,6 +85,12 @@ pub struct Engine {
     call: Option<Result<Outcome>>,
     /// Header of the request being encoded; its memory is used again.
     scratch: Vec<u8>,
+    /// Pool memory that answers in flight will take.
+    promised: Promised,
+    /// How many of those pending or queued nobody waits for.
+    unwatched: usize,
+    watch: Watch,
+    statistics: Arc<Statistics>,
 }
 
 #[derive(Debug)]
@@ -106,6 +117,8 @@ enum Owner {
 struct Pending {
     owner: Owner,
     op: Op,
+    /// Pool memory that its answer may take, in bytes.
+    promised: usize,
     /// What to do without O_NOATIME, which only a file's owner may ask for.
     again: Option<Box<Operation>>,
 }
@@ -225,7 +238,7 @@ impl Engine {
     /// Operations taken that have not ended yet. Completions that were not taken do not count.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.pending.len() + self.queued.len()
+        self.pending.len() + self.queued.len() - self.unwatched
     }
 
     /// A descriptor that is readable when there is something to do, after [`Engine::poll`] with a timeout of zero
@@ -267,7 +280,7 @@ impl Engine {
     /// Counters of the messaging layer.
     #[must_use]
     pub fn statistics(&self) -> libxio::StatisticsSnapshot {
-        self.context.statistics().snapshot()
+        self.statistics.snapshot()
     }
 
     /// Server and resource, as given.
@@ -283,7 +296,10 @@ impl Engine {
 
     /// Does an operation whose end nobody wants to know; best effort.
     pub(crate) fn submit_unwatched(&mut self, operation: Operation) {
-        if self.start(operation, Owner::Nobody).is_ok() {
+        self.unwatched += 1;
+        if self.start(operation, Owner::Nobody).is_err() {
+            self.unwatched -= 1;
+        } else {
             // What can't be sent now is sent with what comes next.
             let _ = self.flush();
         }
@@ -325,7 +341,7 @@ impl Engine {
         }
         self.check(&operation)?;
         self.send_queued();
-        if self.queued.is_empty() && self.has_slot() {
+        if self.queued.is_empty() && self.can_send(&operation) {
             self.send(operation, owner);
             return Ok(());
         }
@@ -360,14 +376,16 @@ impl Engine {
         }
     }
 
-    fn has_slot(&self) -> bool {
+    /// Whether there is a slot, and pool memory for the answer.
+    fn can_send(&self, operation: &Operation) -> bool {
         matches!(self.state, State::Connected)
             && self.context.free_slots(self.connection).is_ok_and(|free| free > 0)
+            && self.promised.fits(operation.pool_bytes(), self.context.pool())
     }
 
-    /// Sends from the queue as long as there are slots.
+    /// Sends from the queue as far as possible, in order.
     fn send_queued(&mut self) {
-        while !self.queued.is_empty() && self.has_slot() {
+        while self.queued.front().is_some_and(|(_, operation)| self.can_send(operation)) {
             if let Some((owner, operation)) = self.queued.pop_front() {
                 self.send(operation, owner);
             }
@@ -384,7 +402,9 @@ impl Engine {
         let (data, landing) = operation.into_memory();
         // The answer of a read of nothing carries nothing.
         let landing = if landing.room() == 0 { Landing::None } else { landing };
-        let index = self.pending.insert(Pending { owner, op, again });
+        let promised = pool_bytes(&landing);
+        self.promised.add(promised);
+        let index = self.pending.insert(Pending { owner, op, promised, again });
         let request = OutgoingRequest {
             header: &self.scratch,
             data,
@@ -394,6 +414,7 @@ impl Engine {
         };
         if let Err(cause) = self.context.request(self.connection, request) {
             self.pending.remove(index);
+            self.promised.subtract(promised);
             let error = match cause {
                 cause @ (libxio::Error::LimitExceeded { .. } | libxio::Error::PoolExhausted { .. }) => {
                     Error::Local(cause)
@@ -419,7 +440,32 @@ impl Engine {
             events += 1;
         }
         self.send_queued();
+        self.watch_server(events);
         Ok(events)
+    }
+
+    /// Gives a silent server up where the messaging layer does not.
+    fn watch_server(&mut self, events: usize) {
+        if events > 0 || self.pending.len() == 0 || !matches!(self.state, State::Connected) {
+            return self.watch.reset();
+        }
+        match self.watch.silent(Instant::now(), self.statistics.snapshot().frames_received) {
+            Verdict::Wait => {}
+            Verdict::Probe => {
+                // Any server answers that there is no such file.
+                let probe = Operation::Stat(StatTarget::Handle(Handle(u64::MAX)));
+                if self.can_send(&probe) {
+                    self.unwatched += 1;
+                    self.send(probe, Owner::Nobody);
+                    // What can't be sent now is sent at the next poll.
+                    let _ = self.context.flush();
+                }
+            }
+            Verdict::Dead(silence) => {
+                let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+                self.lose(libxio::Error::TimedOut { peer: self.uri.to_string(), silent_ms });
+            }
+        }
     }
 
     fn take_up(&mut self, event: Event) {
@@ -445,7 +491,7 @@ impl Engine {
         match owner {
             Owner::Submit(token) => self.ended.push_back(Completion { token, result }),
             Owner::Call => self.call = Some(result),
-            Owner::Nobody => {}
+            Owner::Nobody => self.unwatched -= 1,
         }
     }
 
@@ -484,6 +530,7 @@ impl Engine {
         while let Some(event) = self.context.next_event() {
             self.take_up(event);
         }
+        self.promised = Promised::default();
         let owners: Vec<Owner> = self.pending.drain().map(|pending| pending.owner).collect();
         for owner in owners {
             self.end(owner, Err(error.clone()));
@@ -499,6 +546,7 @@ impl Engine {
         for pending in self.pending.iter_mut() {
             if pending.owner == Owner::Call {
                 pending.owner = Owner::Nobody;
+                self.unwatched += 1;
             }
         }
         self.queued.retain(|(owner, _)| *owner != Owner::Call);
