@@ -142,7 +142,7 @@ fn prepare(arguments: &Arguments, common: &Common, uri: &Uri) -> Result<u64, Fai
         return Err(Failure::usage(text, None));
     }
     let alignment = queue.attributes().offset_alignment;
-    if arguments.direct && alignment > 0 && arguments.bs % alignment != 0 {
+    if arguments.direct && alignment > 0 && !arguments.bs.is_multiple_of(alignment) {
         let text = format!("--bs {}: with --direct it has to be a multiple of {alignment}", arguments.bs);
         return Err(Failure::usage(text, None));
     }

@@ -13,7 +13,7 @@ pub(crate) enum Failure {
     /// The arguments make no sense. Exit code 2.
     Usage { text: String, advice: Option<String> },
     /// The library failed, with the uri that was worked on. Exit code 3 for the connection, else 1.
-    Remote { error: Error, uri: Option<Uri> },
+    Remote { error: Error, uri: Option<Box<Uri>> },
     /// Something else failed: what, where, why. Exit code 1.
     Other { what: &'static str, place: String, why: String, advice: Option<String> },
     /// Nobody reads the output any more: not worth a word.
@@ -34,7 +34,7 @@ impl Failure {
 
     /// For `map_err`: an operation on the server of a uri failed.
     pub(crate) fn at(uri: &Uri) -> impl Fn(Error) -> Failure + use<> {
-        let uri = uri.clone();
+        let uri = Box::new(uri.clone());
         move |error| Failure::Remote { error, uri: Some(uri.clone()) }
     }
 

@@ -58,7 +58,9 @@ impl Source {
             Place::Remote(uri) => {
                 let queue = open_queue(uri, OpenOptions::new().read(true), options, depth)?;
                 let attributes = *queue.attributes();
-                if !matches!(attributes.kind(), FileKind::File | FileKind::BlockDevice) {
+                // The null device has a length here.
+                let kinds = [FileKind::File, FileKind::BlockDevice, FileKind::CharacterDevice];
+                if !kinds.contains(&attributes.kind()) {
                     return Err(not_a_file(place, attributes.kind() == FileKind::Directory));
                 }
                 let end = End::Remote { queue: Box::new(queue), uri: uri.clone() };
