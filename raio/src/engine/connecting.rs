@@ -75,6 +75,7 @@ impl Engine {
                     io_bytes_max: greeting.io_bytes_max.min(limits.data_bytes_max).min(window).min(own),
                     requests_max: u32::from(limits.slots),
                 };
+                tracing::debug!(uri = %self.uri, limits = ?self.limits, "connected");
                 self.state = State::Connected;
                 self.recheck_queue();
                 self.send_queued();

@@ -524,6 +524,7 @@ impl Engine {
         if matches!(self.state, State::Lost(_)) {
             return;
         }
+        tracing::debug!(%error, outstanding = self.outstanding(), "connection over");
         self.state = State::Lost(error.clone());
         // Already closed, this is refused, and there is nothing left to fence.
         let _ = self.context.abort(self.connection);
@@ -568,5 +569,33 @@ fn without_noatime(operation: &Operation) -> Option<Box<Operation>> {
             Some(Box::new(Operation::Open { path: path.clone(), flags, mode: *mode }))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn sendable<T: Send>() {}
+    const fn shareable<T: Send + Sync>() {}
+
+    /// These are promises: a context moves with its owner, and files can be shared.
+    const _: () = {
+        sendable::<Engine>();
+        sendable::<Completion>();
+        sendable::<crate::Queue>();
+        shareable::<crate::Client>();
+        shareable::<crate::File>();
+        shareable::<crate::asynchronous::AsyncFile>();
+        shareable::<Error>();
+    };
+
+    #[test]
+    fn an_open_without_noatime_is_the_same_otherwise() {
+        let flags = OpenFlags::READ.with(OpenFlags::NO_ATIME);
+        let open = Operation::Open { path: b"/x".to_vec(), flags, mode: 0o600 };
+        let again = without_noatime(&open).unwrap();
+        assert!(matches!(*again, Operation::Open { flags: OpenFlags::READ, mode: 0o600, .. }), "{again:?}");
+        assert!(without_noatime(&again).is_none());
     }
 }
