@@ -180,7 +180,7 @@ impl Shared {
             self.hub.remove(index);
             return Err(error);
         }
-        InFlight { shared: self, index, taken: false }.await
+        InFlight { shared: self, index, begun: false, taken: false }.await
     }
 
     /// Runs the loop once and hands completions out; false when there was nothing to do.
@@ -220,6 +220,9 @@ impl fmt::Debug for Shared {
 struct InFlight<'a> {
     shared: &'a Shared,
     index: usize,
+    /// It was polled before.
+    begun: bool,
+    /// The result was taken.
     taken: bool,
 }
 
@@ -232,7 +235,21 @@ impl Future for InFlight<'_> {
             self.taken = true;
             return Poll::Ready(result);
         }
-        self.shared.drive()?;
+        if !self.begun {
+            // Let the other tasks that are ready submit theirs first: one turn of the loop sends them all.
+            self.begun = true;
+            self.shared.hub.set_work();
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !self.shared.hub.take_work() {
+            return Poll::Pending;
+        }
+        if let Err(error) = self.shared.drive() {
+            // The others would wait for ever: let each of them meet the error.
+            self.shared.waker.wake_by_ref();
+            return Poll::Ready(Err(error));
+        }
         match self.shared.hub.take(self.index, context.waker()) {
             Some(result) => {
                 self.taken = true;

@@ -2,6 +2,7 @@
 
 use crate::engine::Slab;
 use crate::{Outcome, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -9,6 +10,8 @@ use std::task::{Wake, Waker};
 #[derive(Debug)]
 pub(super) struct Hub {
     places: Mutex<Slab<Place>>,
+    /// The loop has something to do: operations to send, or the descriptor was readable. Whoever takes the flag runs it.
+    work: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -23,7 +26,17 @@ enum Place {
 
 impl Hub {
     pub(super) fn new() -> Arc<Hub> {
-        Arc::new(Hub { places: Mutex::new(Slab::new()) })
+        Arc::new(Hub { places: Mutex::new(Slab::new()), work: AtomicBool::new(false) })
+    }
+
+    /// The loop has something to do.
+    pub(super) fn set_work(&self) {
+        self.work.store(true, Ordering::Release);
+    }
+
+    /// Whether the loop has something to do; the caller does it.
+    pub(super) fn take_work(&self) -> bool {
+        self.work.swap(false, Ordering::AcqRel)
     }
 
     fn places(&self) -> MutexGuard<'_, Slab<Place>> {
@@ -97,6 +110,7 @@ impl Wake for Hub {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.set_work();
         for place in self.places().iter_mut() {
             if let Place::Waiting(Some(waker)) = place {
                 waker.wake_by_ref();
@@ -108,7 +122,7 @@ impl Wake for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[derive(Default)]
     struct Counting(AtomicUsize);
@@ -126,7 +140,9 @@ mod tests {
         let waker = Waker::from(Arc::clone(&counting));
         let (one, two) = (hub.insert(), hub.insert());
         assert!(hub.take(one, &waker).is_none() && hub.take(two, &waker).is_none());
+        assert!(!hub.take_work());
         Waker::from(Arc::clone(&hub)).wake();
+        assert!(hub.take_work() && !hub.take_work());
         assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         hub.complete(one, Ok(Outcome::Done));
         assert_eq!(counting.0.load(Ordering::Relaxed), 3);
