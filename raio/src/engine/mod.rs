@@ -32,7 +32,9 @@
 mod answers;
 mod connecting;
 mod memory;
+mod sending;
 mod slab;
+mod turning;
 mod watch;
 
 pub use crate::operation::{Completion, Entry, Operation, Outcome, StatTarget};
@@ -42,9 +44,9 @@ pub(crate) use memory::pool_bytes;
 pub(crate) use slab::Slab;
 use watch::{Verdict, Watch};
 
-use crate::proto::{Handle, Invalid, Op, OpenFlags};
+use crate::proto::Op;
 use crate::{Error, Result};
-use libxio::{Connection, Context, Event, Landing, OutgoingRequest, Pool, Statistics};
+use libxio::{Connection, Context, Pool, Statistics};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -333,242 +335,12 @@ impl Engine {
         self.ended.clear();
         self.call = None;
     }
-
-    /// Checks an operation, and sends it or queues it.
-    fn start(&mut self, operation: Operation, owner: Owner) -> Result<()> {
-        if let State::Lost(error) = &self.state {
-            return Err(error.clone());
-        }
-        self.check(&operation)?;
-        self.send_queued();
-        if self.queued.is_empty() && self.can_send(&operation) {
-            self.send(operation, owner);
-            return Ok(());
-        }
-        if self.queued.len() >= QUEUED_MAX {
-            return Err(Error::QueueFull { depth: QUEUED_MAX });
-        }
-        self.queued.push_back((owner, operation));
-        Ok(())
-    }
-
-    /// Refuses what the server would refuse, and what has no room to land in.
-    fn check(&mut self, operation: &Operation) -> Result<()> {
-        let op = operation.op();
-        operation.request().encode(&mut self.scratch).map_err(|reason| Error::Invalid { op, reason })?;
-        let limit = |what, value, limit: u32| {
-            if value > u64::from(limit) {
-                Err(Error::Limit { what, value, limit: limit.into() })
-            } else {
-                Ok(())
-            }
-        };
-        match operation {
-            Operation::Read { length, landing, .. } => {
-                limit("length of a read in bytes", u64::from(*length), self.limits.io_bytes_max)?;
-                let room = u32::try_from(landing.room()).unwrap_or(u32::MAX);
-                limit("length of a read into smaller memory, in bytes,", u64::from(*length), room)
-            }
-            Operation::Write { data, .. } => {
-                limit("length of a write in bytes", data.len() as u64, self.limits.io_bytes_max)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether there is a slot, and pool memory for the answer.
-    fn can_send(&self, operation: &Operation) -> bool {
-        matches!(self.state, State::Connected)
-            && self.context.free_slots(self.connection).is_ok_and(|free| free > 0)
-            && self.promised.fits(operation.pool_bytes(), self.context.pool())
-    }
-
-    /// Sends from the queue as far as possible, in order.
-    fn send_queued(&mut self) {
-        while self.queued.front().is_some_and(|(_, operation)| self.can_send(operation)) {
-            if let Some((owner, operation)) = self.queued.pop_front() {
-                self.send(operation, owner);
-            }
-        }
-    }
-
-    /// Sends an operation that was checked, on a slot that is free. If that fails it has ended.
-    fn send(&mut self, operation: Operation, owner: Owner) {
-        let op = operation.op();
-        if let Err(reason) = operation.request().encode(&mut self.scratch) {
-            return self.end(owner, Err(Error::Invalid { op, reason }));
-        }
-        let again = without_noatime(&operation);
-        let (data, landing) = operation.into_memory();
-        // The answer of a read of nothing carries nothing.
-        let landing = if landing.room() == 0 { Landing::None } else { landing };
-        let promised = pool_bytes(&landing);
-        self.promised.add(promised);
-        let index = self.pending.insert(Pending { owner, op, promised, again });
-        let request = OutgoingRequest {
-            header: &self.scratch,
-            data,
-            landing,
-            token: index as u64,
-            idempotent: op.is_idempotent(),
-        };
-        if let Err(cause) = self.context.request(self.connection, request) {
-            self.pending.remove(index);
-            self.promised.subtract(promised);
-            let error = match cause {
-                cause @ (libxio::Error::LimitExceeded { .. } | libxio::Error::PoolExhausted { .. }) => {
-                    Error::Local(cause)
-                }
-                cause => Error::Lost { uri: Arc::clone(&self.uri), cause },
-            };
-            self.end(owner, Err(error));
-        }
-    }
-
-    /// Runs the loop once, at most for `timeout`, takes up what happened, and says how much.
-    fn turn(&mut self, timeout: Option<Duration>) -> Result<usize> {
-        if let State::Lost(error) = &self.state {
-            return Err(error.clone());
-        }
-        self.send_queued();
-        if let Err(cause) = self.context.wait(timeout) {
-            return Err(self.broken(cause));
-        }
-        let mut events = 0;
-        while let Some(event) = self.context.next_event() {
-            self.take_up(event);
-            events += 1;
-        }
-        self.send_queued();
-        self.watch_server(events);
-        Ok(events)
-    }
-
-    /// Gives a silent server up where the messaging layer does not.
-    fn watch_server(&mut self, events: usize) {
-        if events > 0 || self.pending.len() == 0 || !matches!(self.state, State::Connected) {
-            return self.watch.reset();
-        }
-        match self.watch.silent(Instant::now(), self.statistics.snapshot().frames_received) {
-            Verdict::Wait => {}
-            Verdict::Probe => {
-                // Any server answers that there is no such file.
-                let probe = Operation::Stat(StatTarget::Handle(Handle(u64::MAX)));
-                if self.can_send(&probe) {
-                    self.unwatched += 1;
-                    self.send(probe, Owner::Nobody);
-                    // What can't be sent now is sent at the next poll.
-                    let _ = self.context.flush();
-                }
-            }
-            Verdict::Dead(silence) => {
-                let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-                self.lose(libxio::Error::TimedOut { peer: self.uri.to_string(), silent_ms });
-            }
-        }
-    }
-
-    fn take_up(&mut self, event: Event) {
-        match event {
-            Event::Response { connection, token, outcome, .. } if connection == self.connection => {
-                let Some(pending) = usize::try_from(token).ok().and_then(|index| self.pending.remove(index))
-                else {
-                    return;
-                };
-                self.answered(pending, outcome);
-            }
-            Event::Connected { connection, private_data } if connection == self.connection => {
-                self.connected(&private_data);
-            }
-            Event::Closed { connection, reason } if connection == self.connection => self.lose(reason),
-            // This side offers no service; dropped, a request is answered as unanswered.
-            other => drop(other),
-        }
-    }
-
-    /// Notes how an operation has ended, for whom it concerns.
-    fn end(&mut self, owner: Owner, result: Result<Outcome>) {
-        match owner {
-            Owner::Submit(token) => self.ended.push_back(Completion { token, result }),
-            Owner::Call => self.call = Some(result),
-            Owner::Nobody => self.unwatched -= 1,
-        }
-    }
-
-    /// The server's answer breaks the protocol: nothing more that it says counts.
-    fn distrust(&mut self, reason: Invalid) -> Error {
-        let error = Error::Protocol { uri: Arc::clone(&self.uri), reason };
-        self.lose_with(error.clone());
-        error
-    }
-
-    /// The ring of this machine fails.
-    fn broken(&mut self, cause: libxio::Error) -> Error {
-        let error = Error::Local(cause);
-        self.lose_with(error.clone());
-        error
-    }
-
-    /// The connection is gone, or could not be made.
-    fn lose(&mut self, cause: libxio::Error) {
-        let uri = Arc::clone(&self.uri);
-        let error = match self.state {
-            State::Connecting => Error::Connect { uri, cause },
-            _ => Error::Lost { uri, cause },
-        };
-        self.lose_with(error);
-    }
-
-    /// Ends everything outstanding with an error, once the old connection can't touch its memory.
-    fn lose_with(&mut self, error: Error) {
-        if matches!(self.state, State::Lost(_)) {
-            return;
-        }
-        tracing::debug!(%error, outstanding = self.outstanding(), "connection over");
-        self.state = State::Lost(error.clone());
-        // Already closed, this is refused, and there is nothing left to fence.
-        let _ = self.context.abort(self.connection);
-        while let Some(event) = self.context.next_event() {
-            self.take_up(event);
-        }
-        self.promised = Promised::default();
-        let owners: Vec<Owner> = self.pending.drain().map(|pending| pending.owner).collect();
-        for owner in owners {
-            self.end(owner, Err(error.clone()));
-        }
-        while let Some((owner, _)) = self.queued.pop_front() {
-            self.end(owner, Err(error.clone()));
-        }
-    }
-
-    /// The caller of `call` does not wait any more.
-    fn disown_call(&mut self) {
-        self.call = None;
-        for pending in self.pending.iter_mut() {
-            if pending.owner == Owner::Call {
-                pending.owner = Owner::Nobody;
-                self.unwatched += 1;
-            }
-        }
-        self.queued.retain(|(owner, _)| *owner != Owner::Call);
-    }
 }
 
 impl Drop for Engine {
     /// Cuts the connection; [`Engine::close`] is the orderly way.
     fn drop(&mut self) {
         let _ = self.context.abort(self.connection);
-    }
-}
-
-/// The same open without O_NOATIME, if it asks for that.
-fn without_noatime(operation: &Operation) -> Option<Box<Operation>> {
-    match operation {
-        Operation::Open { path, flags, mode } if flags.contains(OpenFlags::NO_ATIME) => {
-            let flags = flags.without(OpenFlags::NO_ATIME);
-            Some(Box::new(Operation::Open { path: path.clone(), flags, mode: *mode }))
-        }
-        _ => None,
     }
 }
 
@@ -589,13 +361,4 @@ mod tests {
         shareable::<crate::asynchronous::AsyncFile>();
         shareable::<Error>();
     };
-
-    #[test]
-    fn an_open_without_noatime_is_the_same_otherwise() {
-        let flags = OpenFlags::READ.with(OpenFlags::NO_ATIME);
-        let open = Operation::Open { path: b"/x".to_vec(), flags, mode: 0o600 };
-        let again = without_noatime(&open).unwrap();
-        assert!(matches!(*again, Operation::Open { flags: OpenFlags::READ, mode: 0o600, .. }), "{again:?}");
-        assert!(without_noatime(&again).is_none());
-    }
 }

@@ -8,10 +8,12 @@
 
 mod answer;
 mod attributes;
+mod check;
 mod greeting;
 mod info;
 mod invalid;
 mod list;
+mod op;
 mod open_flags;
 mod request;
 
@@ -21,8 +23,9 @@ pub use greeting::{GREETING_BYTES, Greeting};
 pub use info::{ExportInfo, ExportKind, INFO_BYTES_MAX, ServerInfo};
 pub use invalid::Invalid;
 pub use list::{DirectoryEntry, Entries, EntryWriter, LIST_BYTES_MAX};
+pub use op::Op;
 pub use open_flags::OpenFlags;
-pub use request::{COMMAND_BYTES, Handle, Op, Request, Target};
+pub use request::{COMMAND_BYTES, Handle, Request, Target};
 
 /// Version of the file protocol spoken here; it is agreed upon by [`Greeting`]s in hello and welcome.
 pub const VERSION: u16 = 1;

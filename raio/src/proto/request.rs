@@ -1,6 +1,6 @@
 //! Commands: 48 fixed bytes and up to two paths.
 
-use super::{Invalid, OpenFlags, PATH_BYTES_MAX};
+use super::{Invalid, Op, OpenFlags};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -10,19 +10,19 @@ pub const COMMAND_BYTES: usize = 48;
 /// The fixed part as it travels.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Command {
-    op: U16,
-    flags: U16,
+pub(super) struct Command {
+    pub(super) op: U16,
+    pub(super) flags: U16,
     /// Bytes of the first path, which follows this struct.
-    path_length: U16,
+    pub(super) path_length: U16,
     /// Bytes of the second path, which follows the first.
-    second_path_length: U16,
-    handle: U64,
-    offset: U64,
-    length: U64,
-    open_flags: U32,
-    mode: U32,
-    reserved: [u8; 8],
+    pub(super) second_path_length: U16,
+    pub(super) handle: U64,
+    pub(super) offset: U64,
+    pub(super) length: U64,
+    pub(super) open_flags: U32,
+    pub(super) mode: U32,
+    pub(super) reserved: [u8; 8],
 }
 
 const _: () = assert!(size_of::<Command>() == COMMAND_BYTES);
@@ -30,84 +30,6 @@ const _: () = assert!(size_of::<Command>() == COMMAND_BYTES);
 /// An open file at the server: an index and a generation, so that a stale one is told from a live one. Never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
-
-/// The commands' numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Op {
-    /// Open, perhaps create, a file.
-    Open = 1,
-    /// Close it.
-    Close = 2,
-    /// Read at an offset.
-    Read = 3,
-    /// Write at an offset.
-    Write = 4,
-    /// Put what was written on stable storage.
-    Flush = 5,
-    /// Give the storage of a range back; it reads as zeros afterwards.
-    Discard = 6,
-    /// Set the size.
-    Truncate = 7,
-    /// Attributes of an open file or of a path.
-    Stat = 8,
-    /// Entries of a directory.
-    List = 9,
-    /// Remove a name.
-    Unlink = 10,
-    /// Give a file another name.
-    Rename = 11,
-    /// What the server is, exports and counts.
-    Info = 12,
-}
-
-impl Op {
-    /// All of them.
-    pub const ALL: [Op; 12] = [
-        Op::Open,
-        Op::Close,
-        Op::Read,
-        Op::Write,
-        Op::Flush,
-        Op::Discard,
-        Op::Truncate,
-        Op::Stat,
-        Op::List,
-        Op::Unlink,
-        Op::Rename,
-        Op::Info,
-    ];
-
-    /// Whether executing it twice does no harm. The answers to the others fit
-    /// [`REPLAY_BYTES_MAX`](super::REPLAY_BYTES_MAX).
-    #[must_use]
-    pub fn is_idempotent(self) -> bool {
-        matches!(self, Op::Read | Op::Stat | Op::List | Op::Info)
-    }
-
-    /// Its name in lower case, for messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Op::Open => "open",
-            Op::Close => "close",
-            Op::Read => "read",
-            Op::Write => "write",
-            Op::Flush => "flush",
-            Op::Discard => "discard",
-            Op::Truncate => "truncate",
-            Op::Stat => "stat",
-            Op::List => "list",
-            Op::Unlink => "unlink",
-            Op::Rename => "rename",
-            Op::Info => "info",
-        }
-    }
-
-    fn from_number(number: u16) -> Result<Op, Invalid> {
-        Op::ALL.into_iter().find(|op| *op as u16 == number).ok_or(Invalid::UnknownOp(number))
-    }
-}
 
 /// What a stat command asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +130,7 @@ pub enum Request<'a> {
 }
 
 /// The one flag of write, flush, unlink and rename.
-const FLAG: u16 = 1;
+pub(super) const FLAG: u16 = 1;
 
 impl<'a> Request<'a> {
     /// Its number.
@@ -331,112 +253,11 @@ impl<'a> Request<'a> {
         request.check_unused(command, data_length)?;
         Ok(request)
     }
-
-    /// The rules that hold on both sides.
-    fn check(&self) -> Result<(), Invalid> {
-        match *self {
-            Request::Open { path, flags, mode } => {
-                OpenFlags::from_bits(flags.bits())?;
-                if mode & !0o7777 != 0 {
-                    return Err(Invalid::Flags { what: "mode", bits: mode & !0o7777 });
-                }
-                check_path(path)
-            }
-            Request::Close { handle } | Request::Flush { handle, .. } => check_handle(handle),
-            Request::Read { handle, offset, length } | Request::Write { handle, offset, length, .. } => {
-                check_handle(handle)?;
-                check_range(offset, u64::from(length))
-            }
-            Request::Discard { handle, offset, length } => {
-                check_handle(handle)?;
-                if length == 0 {
-                    return Err(Invalid::Range { offset, length });
-                }
-                check_range(offset, length)
-            }
-            Request::Truncate { handle, size } => {
-                check_handle(handle)?;
-                check_range(0, size)
-            }
-            Request::Stat(Target::Handle(handle)) => check_handle(handle),
-            Request::Stat(Target::Path(path)) | Request::List { path, .. } | Request::Unlink { path, .. } => {
-                check_path(path)
-            }
-            Request::Rename { from, to, .. } => {
-                check_path(from)?;
-                check_path(to)
-            }
-            Request::Info => Ok(()),
-        }
-    }
-
-    /// Fields that this command does not use are zero, so that a later version can give them a meaning.
-    fn check_unused(&self, command: &Command, data_length: usize) -> Result<(), Invalid> {
-        let Command {
-            op: _,
-            flags,
-            path_length,
-            second_path_length,
-            handle,
-            offset,
-            length,
-            open_flags,
-            mode,
-            reserved,
-        } = command;
-        let op = self.op();
-        let known = match op {
-            Op::Write | Op::Flush | Op::Unlink | Op::Rename => FLAG,
-            _ => 0,
-        };
-        if flags.get() & !known != 0 {
-            return Err(Invalid::Flags { what: op.name(), bits: u32::from(flags.get() & !known) });
-        }
-        let takes_path = matches!(op, Op::Open | Op::Stat | Op::List | Op::Unlink | Op::Rename);
-        let takes_handle = match self {
-            Request::Stat(target) => matches!(target, Target::Handle(_)),
-            _ => !takes_path && op != Op::Info,
-        };
-        let clean = (op == Op::Rename || second_path_length.get() == 0)
-            && (takes_path || path_length.get() == 0)
-            && (takes_handle || handle.get() == 0)
-            && (matches!(op, Op::Read | Op::Write | Op::Discard | Op::List) || offset.get() == 0)
-            && (matches!(op, Op::Read | Op::Write | Op::Discard | Op::Truncate) || length.get() == 0)
-            && (op == Op::Open || (open_flags.get() == 0 && mode.get() == 0))
-            && *reserved == [0; 8];
-        if !clean {
-            return Err(Invalid::NotZero(op.name()));
-        }
-        let expected = if op == Op::Write { length.get() } else { 0 };
-        if data_length as u64 != expected {
-            return Err(Invalid::Length { what: "data of the command", found: data_length as u64, expected });
-        }
-        Ok(())
-    }
-}
-
-fn check_path(path: &[u8]) -> Result<(), Invalid> {
-    match path.len() {
-        0 => Err(Invalid::PathEmpty),
-        length if length > PATH_BYTES_MAX => Err(Invalid::PathTooLong(length)),
-        _ if path.contains(&0) => Err(Invalid::PathNul),
-        _ => Ok(()),
-    }
-}
-
-fn check_handle(handle: Handle) -> Result<(), Invalid> {
-    if handle.0 == 0 { Err(Invalid::NoHandle) } else { Ok(()) }
-}
-
-fn check_range(offset: u64, length: u64) -> Result<(), Invalid> {
-    match offset.checked_add(length) {
-        Some(end) if i64::try_from(end).is_ok() => Ok(()),
-        _ => Err(Invalid::Range { offset, length }),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::PATH_BYTES_MAX;
     use super::*;
 
     const FILE: Handle = Handle(0x0000_0002_0000_0001);
@@ -567,16 +388,5 @@ mod tests {
             );
         }
         assert_eq!(Request::Close { handle: Handle(0) }.encode(&mut out), Err(Invalid::NoHandle));
-    }
-
-    #[test]
-    fn numbers_of_commands_are_dense_and_unknown_ones_named() {
-        for (index, op) in Op::ALL.into_iter().enumerate() {
-            assert_eq!(op as usize, index + 1);
-        }
-        let mut bytes = vec![0; COMMAND_BYTES];
-        bytes[0] = 99;
-        assert_eq!(Request::decode(&bytes, 0), Err(Invalid::UnknownOp(99)));
-        assert_eq!(Invalid::UnknownOp(99).errno(), libc::EOPNOTSUPP);
     }
 }
