@@ -40,7 +40,7 @@ pub enum Target<'a> {
     Path(&'a [u8]),
 }
 
-/// A command, decoded and checked; paths are bytes without NUL, from 1 to [`PATH_BYTES_MAX`] of them.
+/// A command, decoded and checked; paths are bytes without NUL, from 1 to [`PATH_BYTES_MAX`](super::PATH_BYTES_MAX) of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Open a file. Answered with a handle and the attributes.
