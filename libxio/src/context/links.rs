@@ -167,16 +167,18 @@ impl Context {
         let outcome = entry.link.receive(&mut self.scratch, &mut sink);
         let ended = sink.ended.take();
         let came = match outcome {
-            Ok(Received { bytes, stalled, .. }) => {
+            Ok(Received { bytes, progress, stalled, .. }) => {
                 entry.stalled = stalled;
                 if bytes > 0 {
                     self.statistics.link_receives.add(1);
                     self.statistics.bytes_received.add(bytes as u64);
                     entry.last_active = self.now;
-                    state.keepalive.heard(self.now);
-                    state.suspected = false;
                 } else {
                     self.statistics.link_receives_empty.add(1);
+                }
+                if progress {
+                    state.keepalive.heard(self.now);
+                    state.suspected = false;
                 }
                 bytes > 0
             }

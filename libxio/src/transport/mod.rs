@@ -157,6 +157,9 @@ pub struct Received {
     pub bytes: usize,
     /// Frames delivered.
     pub frames: usize,
+    /// Whether a frame was delivered or data landed: the sign of life that keepalive counts. Bytes alone are none: a
+    /// head whose length was damaged on the way would swallow every later answer.
+    pub progress: bool,
     /// Whether data waits for memory ([`Place::Later`]).
     pub stalled: bool,
 }

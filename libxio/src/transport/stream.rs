@@ -322,10 +322,10 @@ impl<S: ByteSocket> Link for Stream<S> {
     fn receive(&mut self, scratch: &mut [u8], sink: &mut dyn Sink) -> Result<Received, LinkError> {
         let mut frames = 0;
         if self.fenced {
-            return Ok(Received { bytes: 0, frames, stalled: false });
+            return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: false });
         }
         if !self.retry_stalled(sink, &mut frames)? {
-            return Ok(Received { bytes: 0, frames, stalled: true });
+            return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: true });
         }
         // The stash (less than one head and header) goes in front of what comes.
         let stashed = self.stash.len();
@@ -352,7 +352,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             Ok(bytes) => bytes,
             Err(cause) => match cause.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
-                    return Ok(Received { bytes: 0, frames, stalled: false });
+                    return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: false });
                 }
                 _ => return Err(LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))),
             },
@@ -371,7 +371,8 @@ impl<S: ByteSocket> Link for Stream<S> {
             let (parsed, _) = scratch.split_at(stashed + bytes - landed);
             self.parse(parsed, sink, &mut frames)?;
         }
-        Ok(Received { bytes, frames, stalled: matches!(self.state, Receiving::Stalled { .. }) })
+        let progress = frames > 0 || !matches!(self.state, Receiving::Head);
+        Ok(Received { bytes, frames, progress, stalled: matches!(self.state, Receiving::Stalled { .. }) })
     }
 
     fn readiness(&self) -> Option<RawFd> {
