@@ -1,2 +1,64 @@
-//! (under construction)
-fn main() {}
+//! `cargo xtask`: all set-up and automation, in Rust, with nothing but cargo needed to start it.
+//!
+//! A command is a module with its arguments and a `run`. `child` runs programs under a time limit and ends what it
+//! started; `packages` installs what is missing, by the names of Debian's packages; `server` starts a raio-server.
+
+#![deny(unsafe_code)]
+
+#[expect(unsafe_code, reason = "a hook between fork and exec; it says why it is sound")]
+mod child;
+mod compile;
+mod packages;
+mod test;
+mod tidy;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A sentence for the person at the terminal is the whole error.
+pub(crate) type Result<T> = std::result::Result<T, String>;
+
+/// Set-up and automation of this project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Don't install packages: print the command that would, and stop
+    #[arg(long, global = true)]
+    pub(crate) no_install: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let done = match &command {
+        Command::Test(arguments) => test::run(arguments, &common),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("cargo xtask: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root folder.
+pub(crate) fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).unwrap_or(here)
+}
