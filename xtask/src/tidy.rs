@@ -19,6 +19,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "libxio/src/transport/shm",
     "libxio/src/transport/rdma",
     "raio/src/borrow.rs",
+    "raio/src/asynchronous/tokio.rs",
     "raio/src/capi/",
     "fio-engine/src/",
     "xtask/src/child.rs",

@@ -1,1 +1,0 @@
-//! Small complete programs; see the folder.
