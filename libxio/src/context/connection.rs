@@ -41,6 +41,8 @@ pub(crate) struct ConnectionState {
     /// The keepalive has run out once; the link is drained before the verdict.
     pub suspected: bool,
     pub crc: bool,
+    /// Tell the application when no more than so many bytes wait to be sent.
+    pub drain_mark: Option<usize>,
     /// Our hello, until the welcome is checked against it.
     pub hello: Option<Box<Hello>>,
 }

@@ -42,6 +42,12 @@ pub enum Event {
         /// The answer, or why there is none.
         outcome: Result<Reply>,
     },
+    /// What waits to be sent on a connection has shrunk to the mark of
+    /// [`Context::notify_drained`](crate::Context::notify_drained).
+    Drained {
+        /// The connection.
+        connection: Connection,
+    },
     /// A file operation has ended.
     Completed(Completion),
     /// A foreign file descriptor is ready. It stays quiet until [`Context::modify_fd`](crate::Context::modify_fd)

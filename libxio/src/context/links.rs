@@ -298,6 +298,12 @@ impl Context {
                     self.statistics.bytes_sent.add(bytes as u64);
                 }
                 entry.blocked = blocked;
+                if let Some(state) = connection.and_then(|key| self.connections.get_mut(key))
+                    && state.drain_mark.is_some_and(|mark| entry.link.unsent_bytes() <= mark)
+                {
+                    state.drain_mark = None;
+                    self.events.push_back(Event::Drained { connection: state.handle });
+                }
                 if entry.link.unsent_bytes() > 0 {
                     if blocked && !entry.hot {
                         self.arm_link(key);

@@ -77,6 +77,7 @@ impl Context {
             side,
             suspected: false,
             crc: self.options.crc,
+            drain_mark: None,
             hello: Some(Box::new(hello)),
         });
         let handle = Connection::new(self.number, key);
@@ -233,6 +234,21 @@ impl Context {
     pub fn unsent_bytes(&self, connection: Connection) -> Result<usize> {
         let state = self.connection_state(connection)?;
         Ok(self.links.get(state.link).map_or(0, |entry| entry.link.unsent_bytes()))
+    }
+
+    /// Asks for one [`Event::Drained`](crate::Event::Drained) as soon as at most `bytes` wait to be sent on the connection:
+    /// for a responder that stops serving a peer which does not read. It comes once; a later call replaces the mark.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`].
+    pub fn notify_drained(&mut self, connection: Connection, bytes: usize) -> Result<()> {
+        let key = connection.key(self.number).ok_or(STALE)?;
+        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        state.drain_mark = Some(bytes);
+        // Looked at by the next flush of the link.
+        let link = state.link;
+        self.touch_link(link);
+        Ok(())
     }
 
     /// How many more requests can be sent before [`Error::SlotsExhausted`].

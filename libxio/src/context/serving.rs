@@ -273,6 +273,7 @@ impl Context {
             side: Side::Server(membership),
             suspected: false,
             crc,
+            drain_mark: None,
             hello: None,
         });
         let handle = Connection::new(self.number, key);

@@ -177,6 +177,10 @@ impl Buffer {
         }
     }
 
+    pub(super) fn is_static(&self) -> bool {
+        matches!(self.owner, Owner::Static)
+    }
+
     /// A copy of the bytes.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {

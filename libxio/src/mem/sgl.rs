@@ -1,9 +1,11 @@
 //! Scatter-gather lists: the data of a message as a few buffers in order.
 
 use super::Buffer;
+use crate::sys::{self, IO_VECS_MAX};
 use crate::{Error, Result};
 use smallvec::SmallVec;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 
 /// Most pieces in a list; one `sendmsg` takes 1,024, so a list never needs more than one call by its count.
 pub const SGL_PIECES_MAX: usize = 256;
@@ -170,6 +172,45 @@ impl Sgl {
         digest.finalize() as u32
     }
 
+    /// Fills the list from its byte `start` on with what a file has at `offset`, by one call that may wait for the device,
+    /// or with `now` takes only what is in memory. Returns how many bytes came; fewer than there is room for say nothing
+    /// about the file's end.
+    ///
+    /// # Errors
+    /// What `preadv2(2)` says; with `now` `WouldBlock` where the device has to be waited for, and EOPNOTSUPP where the
+    /// file can't be read so. A list with static buffers is refused (EFAULT).
+    pub fn read_file(
+        &mut self,
+        start: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        now: bool,
+    ) -> std::io::Result<usize> {
+        if self.pieces.iter().any(Buffer::is_static) {
+            return Err(std::io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        let mut entries: SmallVec<[IoVec<'_>; 4]> = SmallVec::new();
+        self.io_vecs(start, usize::MAX, &mut entries, IO_VECS_MAX);
+        sys::read_vectored_at(file, &mut entries, offset, now)
+    }
+
+    /// Writes the list from its byte `start` on to a file at `offset`, by one call; `now` as in [`Sgl::read_file`].
+    /// Returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`Sgl::read_file`].
+    pub fn write_file(
+        &self,
+        start: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        now: bool,
+    ) -> std::io::Result<usize> {
+        let mut entries: SmallVec<[IoVec<'_>; 4]> = SmallVec::new();
+        self.io_vecs(start, usize::MAX, &mut entries, IO_VECS_MAX);
+        sys::write_vectored_at(file, &entries, offset, now)
+    }
+
     /// Entries over all pieces; good as long as the list lives.
     pub(crate) fn raw_entries(&self) -> RawEntries {
         let entry = |piece: &Buffer| libc::iovec { iov_base: piece.as_ptr().cast(), iov_len: piece.len() };
@@ -265,6 +306,7 @@ impl From<Vec<u8>> for Sgl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     fn list(parts: &[usize]) -> Sgl {
         let mut list = Sgl::new();
@@ -287,6 +329,26 @@ mod tests {
         drop(entries);
         sgl.truncate(4);
         assert_eq!((sgl.len(), sgl.to_vec()), (4, b"abcd".to_vec()));
+    }
+
+    #[test]
+    fn files_are_read_and_written_from_anywhere_in_the_list() {
+        let file = tempfile::tempfile().unwrap();
+        let mut sgl = list(&[3, 4]);
+        sgl.scatter(0, b"abcdefg");
+        assert_eq!(sgl.write_file(2, file.as_fd(), 10, false).unwrap(), 5);
+        assert_eq!(sgl.read_file(1, file.as_fd(), 11, false).unwrap(), 4);
+        assert_eq!(sgl.to_vec(), b"adefgfg");
+        assert_eq!(sgl.read_file(0, file.as_fd(), 15, false).unwrap(), 0);
+        assert_eq!(
+            sgl.read_file(0, file.as_fd(), u64::MAX, false).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
+        let mut fixed = Sgl::from(Buffer::from_static(b"fixed"));
+        assert_eq!(
+            fixed.read_file(0, file.as_fd(), 10, false).unwrap_err().raw_os_error(),
+            Some(libc::EFAULT)
+        );
     }
 
     #[test]

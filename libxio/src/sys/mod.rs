@@ -27,6 +27,42 @@ pub(crate) fn receive_vectored(socket: BorrowedFd<'_>, pieces: &mut [IoVec<'_>])
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
+/// Reads a file at an offset into the pieces, in order. With `now` it never waits for the device: `WouldBlock` where the
+/// data is not in memory (a shorter count where only its beginning is), EOPNOTSUPP where the file system can't tell.
+pub(crate) fn read_vectored_at(
+    file: BorrowedFd<'_>,
+    pieces: &mut [IoVec<'_>],
+    offset: u64,
+    now: bool,
+) -> io::Result<usize> {
+    let (flags, offset) = (if now { libc::RWF_NOWAIT } else { 0 }, file_offset(offset)?);
+    // At most IO_VECS_MAX entries.
+    let count = pieces.len() as libc::c_int;
+    // SAFETY: as in `receive_vectored`.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), pieces.as_mut_ptr().cast(), count, offset, flags) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes the pieces to a file at an offset, in order; `now` as in [`read_vectored_at`].
+pub(crate) fn write_vectored_at(
+    file: BorrowedFd<'_>,
+    pieces: &[IoVec<'_>],
+    offset: u64,
+    now: bool,
+) -> io::Result<usize> {
+    let (flags, offset) = (if now { libc::RWF_NOWAIT } else { 0 }, file_offset(offset)?);
+    // At most IO_VECS_MAX entries.
+    let count = pieces.len() as libc::c_int;
+    // SAFETY: as in `send_vectored`.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, offset, flags) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// An offset as the kernel takes it; -1 would mean the file's own position.
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 fn message_header(pieces: &[IoVec<'_>]) -> libc::msghdr {
     // SAFETY: all-zero is a valid msghdr: no name, no control data, no pieces.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
