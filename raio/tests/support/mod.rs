@@ -110,8 +110,13 @@ impl ServerProcess {
         format!("tcp://{}{path}", self.address)
     }
 
+    /// Sends a signal; a stop has taken hold of every thread when this returns.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).unwrap();
+        if signal == rustix::process::Signal::STOP {
+            rustix::process::waitpid(Some(process), rustix::process::WaitOptions::UNTRACED).unwrap();
+        }
     }
 }
 
