@@ -1,2 +1,9 @@
-//! (under construction)
-fn main() {}
+//! The `raio-server` command: serves files, directories and devices to raio clients.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,258 @@
+//! The memory backend: one file in the server's memory, gone with it. For tests, and for measuring without storage.
+//!
+//! The memory is cut into segments, each under a lock of its own, so that workers seldom meet; it is taken from the
+//! system when it is first written.
+
+use super::null::{check_flags, only_itself};
+use super::{Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step};
+use libxio::{Completion, Sgl};
+use raio::proto::{Attributes, ExportKind, OpenFlags};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Bytes of a segment.
+const SEGMENT_BYTES: usize = 256 << 10;
+
+/// Inode that the file shows; it is the only one of its export.
+const INODE: u64 = 2;
+
+/// A file in memory, of a size between 0 and its capacity.
+#[derive(Debug, Clone)]
+pub struct MemoryBackend {
+    store: Arc<Store>,
+}
+
+#[derive(Debug)]
+struct Store {
+    segments: Vec<RwLock<Vec<u8>>>,
+    /// Size of the file in bytes, at most `capacity`. What is above it is zero.
+    size: AtomicU64,
+    /// In bytes.
+    capacity: u64,
+}
+
+impl MemoryBackend {
+    /// A file of `size` zero bytes, which is also the most that it can grow to again once it was cut.
+    #[must_use]
+    pub fn new(size: u64) -> MemoryBackend {
+        let count = size.div_ceil(SEGMENT_BYTES as u64);
+        let segments = (0..count).map(|_| RwLock::new(Vec::new())).collect();
+        MemoryBackend { store: Arc::new(Store { segments, size: AtomicU64::new(size), capacity: size }) }
+    }
+}
+
+impl Store {
+    /// Calls `each` for the parts of segments that make up a range: segment, start within it, start within the range,
+    /// length.
+    fn walk(&self, offset: u64, length: u64, mut each: impl FnMut(&RwLock<Vec<u8>>, usize, usize, usize)) {
+        let mut done = 0;
+        while done < length {
+            let at = offset + done;
+            // The remainder is below SEGMENT_BYTES; the quotient is an index, since the range was cut to the capacity.
+            let (index, start) = ((at / SEGMENT_BYTES as u64) as usize, (at % SEGMENT_BYTES as u64) as usize);
+            let Some(segment) = self.segments.get(index) else { return };
+            let part = (length - done).min((SEGMENT_BYTES - start) as u64);
+            each(segment, start, done as usize, part as usize);
+            done += part;
+        }
+    }
+
+    /// Bytes of a range that are below `end`.
+    fn clip(offset: u64, length: u64, end: u64) -> u64 {
+        end.saturating_sub(offset).min(length)
+    }
+
+    fn read(&self, offset: u64, memory: &Sgl) {
+        self.walk(offset, memory.len() as u64, |segment, start, at, length| {
+            let segment = segment.read().unwrap_or_else(PoisonError::into_inner);
+            match segment.get(start..start + length) {
+                Some(bytes) => memory.scatter(at, bytes),
+                // Never written.
+                None => {
+                    let zeros = [0; 4096];
+                    for done in (0..length).step_by(zeros.len()) {
+                        memory.scatter(at + done, &zeros[..(length - done).min(zeros.len())]);
+                    }
+                }
+            }
+        });
+    }
+
+    fn write(&self, offset: u64, data: &Sgl) -> Result<u32, Errno> {
+        let length = Store::clip(offset, data.len() as u64, self.capacity);
+        if length == 0 && !data.is_empty() {
+            return Err(libc::ENOSPC);
+        }
+        self.walk(offset, length, |segment, start, at, length| {
+            let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
+            if segment.is_empty() {
+                *segment = vec![0; SEGMENT_BYTES];
+            }
+            data.gather(at, &mut segment[start..start + length]);
+        });
+        self.size.fetch_max(offset + length, Ordering::AcqRel);
+        // At most the length of a list.
+        Ok(length as u32)
+    }
+
+    fn zero(&self, offset: u64, length: u64) {
+        let length = Store::clip(offset, length, self.capacity);
+        self.walk(offset, length, |segment, start, _, length| {
+            let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
+            if length == SEGMENT_BYTES {
+                *segment = Vec::new();
+            } else if let Some(bytes) = segment.get_mut(start..start + length) {
+                bytes.fill(0);
+            }
+        });
+    }
+
+    fn truncate(&self, size: u64) -> Result<(), Errno> {
+        if size > self.capacity {
+            return Err(libc::ENOSPC);
+        }
+        let before = self.size.swap(size, Ordering::AcqRel);
+        self.zero(size, before.saturating_sub(size));
+        Ok(())
+    }
+
+    fn attributes(&self, flags: OpenFlags) -> Attributes {
+        Attributes {
+            size: self.size.load(Ordering::Acquire),
+            inode: INODE,
+            blocks: self.capacity.div_ceil(512),
+            mode: libc::S_IFREG | 0o666,
+            links: 1,
+            block_bytes: 4096,
+            logical_block_bytes: 512,
+            memory_alignment: 1,
+            offset_alignment: 1,
+            read_only: !flags.contains(OpenFlags::WRITE),
+            ..Attributes::default()
+        }
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn kind(&self) -> ExportKind {
+        ExportKind::Memory
+    }
+
+    fn size(&self) -> u64 {
+        self.store.size.load(Ordering::Acquire)
+    }
+
+    fn open(&self, name: &[u8], flags: OpenFlags, _mode: u32) -> Result<Arc<dyn OpenFile>, Errno> {
+        only_itself(name)?;
+        check_flags(flags)?;
+        if flags.contains(OpenFlags::TRUNCATE) {
+            self.store.truncate(0)?;
+        }
+        Ok(Arc::new(MemoryFile { store: Arc::clone(&self.store), flags }))
+    }
+
+    fn stat(&self, name: &[u8]) -> Result<Attributes, Errno> {
+        only_itself(name)?;
+        Ok(self.store.attributes(OpenFlags::WRITE))
+    }
+
+    fn list(&self, _name: &[u8], _cookie: u64, _room: usize) -> Result<Listing, Errno> {
+        Err(libc::ENOTDIR)
+    }
+
+    fn unlink(&self, name: &[u8], _directory: bool) -> Result<(), Errno> {
+        only_itself(name)?;
+        Err(libc::EPERM)
+    }
+
+    fn rename(&self, from: &[u8], _to: &[u8], _no_replace: bool) -> Result<(), Errno> {
+        only_itself(from)?;
+        Err(libc::EPERM)
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    store: Arc<Store>,
+    flags: OpenFlags,
+}
+
+impl MemoryFile {
+    fn read(&self, offset: u64, length: u32, memory: &mut dyn Memory) -> Step {
+        let size = self.store.size.load(Ordering::Acquire);
+        // At most a u32.
+        let length = Store::clip(offset, u64::from(length), size) as usize;
+        if length == 0 {
+            return Step::Ended(Ok(Done::Data(Sgl::new())));
+        }
+        match memory.response_buffer(length) {
+            Ok(Some(buffer)) => {
+                let list = Sgl::from(buffer);
+                self.store.read(offset, &list);
+                Step::Ended(Ok(Done::Data(list)))
+            }
+            Ok(None) => Step::Memory(Sgl::new()),
+            Err(errno) => Step::Ended(Err(errno)),
+        }
+    }
+}
+
+impl OpenFile for MemoryFile {
+    fn attributes(&self) -> Result<Attributes, Errno> {
+        Ok(self.store.attributes(self.flags))
+    }
+
+    fn start(&self, command: &mut Command, data: Sgl, memory: &mut dyn Memory) -> Step {
+        let writable = self.flags.contains(OpenFlags::WRITE);
+        Step::Ended(match *command {
+            Command::Read { .. } if !self.flags.contains(OpenFlags::READ) => Err(libc::EBADF),
+            Command::Read { offset, length } => return self.read(offset, length, memory),
+            Command::Write { .. } | Command::Discard { .. } if !writable => Err(libc::EBADF),
+            Command::Write { offset, .. } => self.store.write(offset, &data).map(Done::Moved),
+            Command::Settle { written } => Ok(Done::Moved(written)),
+            Command::Flush { .. } => Ok(Done::Moved(0)),
+            Command::Truncate { .. } if !writable => Err(libc::EINVAL),
+            // Both free memory, a segment after the other, which takes a while for many.
+            Command::Discard { .. } | Command::Truncate { .. } => return Step::Block(data, 0),
+            Command::Stat => Ok(Done::Attributes(Box::new(self.store.attributes(self.flags)))),
+        })
+    }
+
+    fn resume(&self, _command: &mut Command, _completion: Completion) -> Step {
+        Step::Ended(Err(libc::EIO))
+    }
+
+    fn block(&self, command: Command, _memory: Sgl, _done: usize) -> Outcome {
+        match command {
+            Command::Discard { offset, length } => self.store.zero(offset, length),
+            Command::Truncate { size } => self.store.truncate(size)?,
+            _ => return Err(libc::EIO),
+        }
+        Ok(Done::Moved(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_cross_segments_and_end_at_the_size() {
+        let store = MemoryBackend::new(3 * SEGMENT_BYTES as u64 / 2).store;
+        let bytes: Vec<u8> = (0..SEGMENT_BYTES).map(|at| at as u8 | 1).collect();
+        let offset = SEGMENT_BYTES as u64 / 2 + 3;
+        let taken = store.write(offset, &Sgl::from(bytes.clone())).unwrap();
+        assert_eq!(taken as usize, SEGMENT_BYTES - 3, "cut at the capacity");
+        assert_eq!(store.write(store.capacity, &Sgl::from(vec![1])), Err(libc::ENOSPC));
+        let back = Sgl::from(vec![9; SEGMENT_BYTES]);
+        store.read(offset - 3, &back);
+        let back = back.to_vec();
+        assert!(back[..3] == [0; 3] && back[3..] == bytes[..SEGMENT_BYTES - 3]);
+        store.truncate(offset).unwrap();
+        store.truncate(store.capacity).unwrap();
+        let back = Sgl::from(vec![9; 100]);
+        store.read(offset, &back);
+        assert_eq!(back.to_vec(), [0; 100], "what was cut off is zero");
+        assert_eq!(store.truncate(store.capacity + 1), Err(libc::ENOSPC));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a server is told: where to listen, what to export, its threads and its limits.
+
+use crate::{Error, ExportConfig, Result};
+use libxio::{BUFFER_LEN_MAX, Uri};
+use std::time::Duration;
+
+/// Least memory of a worker in bytes: a few operations of the greatest length.
+pub const MEMORY_BYTES_MIN: usize = 16 << 20;
+
+/// Most worker threads.
+pub const THREADS_MAX: usize = 1024;
+
+/// How a server is made: take the defaults, then change fields.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses to listen on; port 0 takes a free one. At least one.
+    pub listen: Vec<Uri>,
+    /// What clients can open; `/dev/null` is always there.
+    pub exports: Vec<ExportConfig>,
+    /// Worker threads, each with its own loop; 0: one for each CPU of `cpus`, or of this process. At most
+    /// [`THREADS_MAX`].
+    pub threads: usize,
+    /// CPUs that workers are bound to in turn; empty: they run where the system likes.
+    pub cpus: Vec<usize>,
+    /// Longest time that a worker polls before it sleeps; zero never polls.
+    pub polling_timeout: Duration,
+    /// Silence after which a client that runs its own loop is given up.
+    pub keepalive: Duration,
+    /// Connections at a time for each address; more are refused as busy.
+    pub connections_max: usize,
+    /// Connections for each address that have not said hello yet; beyond it the oldest is closed.
+    pub handshakes_max: usize,
+    /// Time for a new connection to say hello.
+    pub handshake_timeout: Duration,
+    /// Files that one connection may have open; beyond it opens fail with EMFILE.
+    pub open_files_max: usize,
+    /// Requests that one connection may have outstanding.
+    pub requests_max: u16,
+    /// Greatest length of one read or write in bytes, at most [`BUFFER_LEN_MAX`].
+    pub io_bytes_max: u32,
+    /// Memory for data of each worker in bytes, at least [`MEMORY_BYTES_MIN`].
+    pub memory_bytes_max: usize,
+    /// Time that requests in progress are given when the server stops.
+    pub drain_timeout: Duration,
+    /// Listen beyond this machine without any proof of who the clients are.
+    pub insecure: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: Vec::new(),
+            exports: Vec::new(),
+            threads: 0,
+            cpus: Vec::new(),
+            polling_timeout: Duration::from_micros(50),
+            keepalive: Duration::from_secs(10),
+            connections_max: 16_384,
+            handshakes_max: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            open_files_max: 1024,
+            requests_max: libxio::SLOTS_DEFAULT,
+            // The pool's largest buffer: a read is one piece of memory.
+            io_bytes_max: BUFFER_LEN_MAX as u32,
+            memory_bytes_max: 1 << 30,
+            drain_timeout: Duration::from_secs(10),
+            insecure: false,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what can be checked without opening anything.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::ListenText`], [`Error::Exposed`].
+    pub fn check(&self) -> Result<()> {
+        let range = |what, value: usize, min: usize, max: usize| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::OutOfRange { what, value: value as u64, min: min as u64, max: max as u64 })
+        };
+        range("number of worker threads", self.threads, 0, THREADS_MAX)?;
+        range("number of connections", self.connections_max, 1, 1 << 20)?;
+        range("number of connections without a hello", self.handshakes_max, 1, 1 << 20)?;
+        range("number of open files of a connection", self.open_files_max, 1, 1 << 20)?;
+        range("number of requests of a connection", usize::from(self.requests_max), 1, 65_535)?;
+        range("greatest I/O in bytes", self.io_bytes_max as usize, 512, BUFFER_LEN_MAX)?;
+        range("memory of a worker in bytes", self.memory_bytes_max, MEMORY_BYTES_MIN, usize::MAX)?;
+        if self.listen.is_empty() {
+            let reason = "no address is given".to_owned();
+            return Err(Error::ListenText { text: String::new(), reason });
+        }
+        if self.insecure {
+            return Ok(());
+        }
+        for uri in &self.listen {
+            let addresses =
+                uri.socket_addresses().map_err(|cause| Error::Listen { uri: uri.to_string(), cause })?;
+            if !addresses.iter().all(|address| address.ip().is_loopback()) {
+                return Err(Error::Exposed { uri: uri.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An address to listen on: `tcp://127.0.0.1:5555`, or `127.0.0.1:5555`.
+///
+/// # Errors
+/// [`Error::ListenText`].
+pub fn parse_listen(text: &str) -> Result<Uri> {
+    let bad = |reason: String| Error::ListenText { text: text.to_owned(), reason };
+    let full = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
+    let uri: Uri = full.parse().map_err(|cause| match cause {
+        libxio::Error::BadUri { reason, .. } => bad(reason.to_owned()),
+        other => bad(other.to_string()),
+    })?;
+    if uri.scheme() != "tcp" {
+        return Err(bad(format!("transport {:?} is not known to this server, tcp is", uri.scheme())));
+    }
+    if uri.host().is_empty() {
+        return Err(bad("the host is missing".to_owned()));
+    }
+    if uri.resource() != "/" {
+        return Err(bad("nothing comes after the port".to_owned()));
+    }
+    Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_and_without_a_scheme() {
+        for text in ["tcp://127.0.0.1:5", "127.0.0.1:5", "tcp://127.0.0.1:5/"] {
+            let uri = parse_listen(text).unwrap();
+            assert_eq!((uri.host(), uri.port()), ("127.0.0.1", 5));
+        }
+        assert_eq!(parse_listen("[::1]:0").unwrap().host(), "::1");
+        for text in ["", "tcp://", "udp://1.2.3.4:5", "1.2.3.4:99999", "1.2.3.4:x", "tcp://1.2.3.4:5/data"] {
+            assert!(matches!(parse_listen(text), Err(Error::ListenText { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_beyond_this_machine_need_leave() {
+        let mut config = Config { listen: vec![parse_listen("0.0.0.0:0").unwrap()], ..Config::default() };
+        assert!(matches!(config.check(), Err(Error::Exposed { .. })));
+        config.insecure = true;
+        config.check().unwrap();
+        config.io_bytes_max = 1;
+        assert!(matches!(config.check(), Err(Error::OutOfRange { .. })));
+    }
+}

@@ -1,0 +1,190 @@
+//! A running server: its acceptor, its workers, and how it stops.
+
+use crate::counters::{Counters, CountersSnapshot};
+use crate::exports::Exports;
+use crate::offloop::OffLoop;
+use crate::worker::{self, Mail, Setup, WorkerHandle};
+use crate::{Config, Error, ExportConfig, Result};
+use libxio::{Context, ContextHandle, ContextOptions, ServerOptions, Uri};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time beyond the end of patience for a worker to say its goodbyes.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+
+/// What the workers of a server share; looked at when somebody asks for the server's info.
+pub(crate) struct Shared {
+    pub started: Instant,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Shared {
+    /// The sums over all workers.
+    pub(crate) fn counters(&self) -> CountersSnapshot {
+        let mut sum = CountersSnapshot::default();
+        for counters in &self.counters {
+            counters.add_to(&mut sum);
+        }
+        sum
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.counters.len()
+    }
+}
+
+/// A running server. Dropped, it stops as by [`Running::stop`].
+pub struct Running {
+    uris: Vec<Uri>,
+    shared: Arc<Shared>,
+    exports: Mutex<Arc<Exports>>,
+    drain_timeout: Duration,
+    /// Empty once the server was stopped.
+    acceptor: Option<(ContextHandle, JoinHandle<()>)>,
+    workers: Vec<WorkerHandle>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("uris", &self.uris).finish_non_exhaustive()
+    }
+}
+
+/// Starts a server. When this returns it accepts connections.
+///
+/// # Errors
+/// What is wrong with the configuration, an export, an address or this machine.
+pub fn start(config: Config) -> Result<Running> {
+    config.check()?;
+    let exports = Arc::new(Exports::open(&config.exports)?);
+    let threads = match (config.threads, config.cpus.len()) {
+        (0, 0) => std::thread::available_parallelism().map_or(1, usize::from),
+        (0, cpus) => cpus,
+        (threads, _) => threads,
+    };
+    // Listening comes first, so that an address in use is told before threads are made.
+    let mut acceptor =
+        Context::new(ContextOptions { polling_timeout: Duration::ZERO, ..ContextOptions::default() })
+            .map_err(|cause| Error::Thread { thread: "raio-accept".to_owned(), cause })?;
+    let config = Arc::new(config);
+    let shared = Arc::new(Shared {
+        started: Instant::now(),
+        counters: (0..threads).map(|_| Arc::default()).collect(),
+    });
+    let off_loop = OffLoop::new();
+    let mut running = Running {
+        uris: Vec::new(),
+        shared: Arc::clone(&shared),
+        exports: Mutex::new(Arc::clone(&exports)),
+        drain_timeout: config.drain_timeout,
+        acceptor: None,
+        workers: Vec::new(),
+    };
+    for number in 0..threads {
+        running.workers.push(worker::start(Setup {
+            number,
+            config: Arc::clone(&config),
+            shared: Arc::clone(&shared),
+            counters: Arc::clone(&shared.counters[number]),
+            exports: Arc::clone(&exports),
+            off_loop: off_loop.clone(),
+            cpu: (!config.cpus.is_empty()).then(|| config.cpus[number % config.cpus.len()]),
+        })?);
+    }
+    for uri in &config.listen {
+        let options = ServerOptions {
+            workers: running.workers.iter().map(WorkerHandle::context).collect(),
+            handshakes_max: config.handshakes_max,
+            handshake_timeout: config.handshake_timeout,
+            connections_max: config.connections_max,
+        };
+        let failed = |cause| Error::Listen { uri: uri.to_string(), cause };
+        let server = acceptor.listen(uri, options).map_err(failed)?;
+        running.uris.push(acceptor.local_uri(server).map_err(failed)?);
+    }
+    let handle = acceptor.handle();
+    let body = move || {
+        // Hellos are read and handed to the workers inside; there are no events.
+        if let Err(error) = acceptor.run(|_, _| {}) {
+            tracing::error!(%error, "the acceptor has failed; no new connections");
+        }
+    };
+    let thread = std::thread::Builder::new().name("raio-accept".to_owned()).spawn(body).map_err(|cause| {
+        let cause = libxio::Error::system("making a thread", &cause);
+        Error::Thread { thread: "raio-accept".to_owned(), cause }
+    })?;
+    running.acceptor = Some((handle, thread));
+    for export in exports.describe() {
+        tracing::info!("export {export}");
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Where the server listens, ports filled in.
+    #[must_use]
+    pub fn uris(&self) -> &[Uri] {
+        &self.uris
+    }
+
+    /// What the server has counted.
+    #[must_use]
+    pub fn counters(&self) -> CountersSnapshot {
+        self.shared.counters()
+    }
+
+    /// Serves other exports from now on. Files that are open stay open, memory exports that stay keep their content.
+    ///
+    /// # Errors
+    /// What is wrong with an export; the present ones stay then.
+    pub fn set_exports(&self, exports: &[ExportConfig]) -> Result<()> {
+        let mut present = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exports = Exports::open(exports)?;
+        exports.keep_from(&present);
+        let exports = Arc::new(exports);
+        for worker in &self.workers {
+            worker.post(Mail::Exports(Arc::clone(&exports)));
+        }
+        for export in exports.describe() {
+            tracing::info!("export {export}");
+        }
+        *present = exports;
+        Ok(())
+    }
+
+    /// Stops: no more connections and requests are taken, what is in progress is answered (for at most
+    /// [`Config::drain_timeout`]), then clients get an orderly goodbye.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        if let Some((handle, thread)) = self.acceptor.take() {
+            handle.stop();
+            // It panicked: its words are out already.
+            let _ = thread.join();
+        }
+        let deadline = Instant::now() + self.drain_timeout;
+        for worker in &self.workers {
+            worker.post(Mail::Drain(deadline));
+        }
+        for worker in self.workers.drain(..) {
+            // A worker in a system call that never returns is left behind.
+            while !worker.thread.is_finished() && Instant::now() < deadline + FAREWELL_TIME {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if worker.thread.is_finished() {
+                let _ = worker.thread.join();
+            } else {
+                tracing::error!("a worker does not end; it is left behind");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
