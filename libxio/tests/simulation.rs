@@ -2,6 +2,8 @@
 //! answer or an error; no request is executed twice; nothing is left behind. A failing seed is printed, and
 //! `XIO_SEED=n` runs it alone; `XIO_SEEDS=n` sets how many are run.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use libxio::transport::Faults;
