@@ -120,6 +120,25 @@ pub enum Error {
     /// The responder dropped the request without an answer.
     #[error("the peer's application gave no answer to this request")]
     Unanswered,
+    /// The request was cancelled, by this side or by the peer.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The request had no answer within its time.
+    #[error("the request had no answer within its {0} ms")]
+    DeadlineExceeded(u64),
+    /// As many one-way messages are unacknowledged as the peer takes: wait for
+    /// [`Event::SendReady`](crate::Event::SendReady).
+    #[error("{0} one-way messages are not acknowledged yet, the peer takes no more")]
+    OneWayExhausted(u32),
+    /// The memory that a one-sided operation named is not exposed (any more).
+    #[error("the peer exposes no such memory (any more)")]
+    NotExposed,
+    /// The range of a one-sided operation leaves the exposed memory.
+    #[error("the range leaves the memory that the peer exposes")]
+    OutOfBounds,
+    /// The memory is not exposed for this kind of one-sided operation.
+    #[error("the peer's memory is not exposed for this kind of access")]
+    NotPermitted,
     /// The response does not fit where the requester wanted it.
     #[error("the response has {length} bytes, room was given for {room}")]
     NoRoom {
@@ -144,13 +163,17 @@ impl Error {
             Error::Unsupported(_) => libc::EOPNOTSUPP,
             Error::StaleHandle(_) => libc::EBADF,
             Error::UnknownTransport(_) => libc::EPROTONOSUPPORT,
-            Error::SlotsExhausted(_) | Error::InboxFull(_) => libc::EAGAIN,
+            Error::SlotsExhausted(_) | Error::InboxFull(_) | Error::OneWayExhausted(_) => libc::EAGAIN,
             Error::PoolExhausted { .. } => libc::ENOMEM,
             Error::RingRefused { .. } => libc::ENOSYS,
             Error::System { errno, .. }
             | Error::ConnectFailed { errno, .. }
             | Error::ConnectionLost { errno, .. } => *errno,
-            Error::TimedOut { .. } => libc::ETIMEDOUT,
+            Error::TimedOut { .. } | Error::DeadlineExceeded(_) => libc::ETIMEDOUT,
+            Error::Cancelled => libc::ECANCELED,
+            Error::NotExposed => libc::EFAULT,
+            Error::OutOfBounds => libc::ERANGE,
+            Error::NotPermitted => libc::EACCES,
             Error::Closed(_) | Error::ClosedLocally => libc::ECONNRESET,
             Error::Rejected { reason, .. } => reason.errno(),
             Error::Protocol { .. } => libc::EPROTO,

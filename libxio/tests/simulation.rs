@@ -2,10 +2,9 @@
 //! answer or an error; no request is executed twice; nothing is left behind. A failing seed is printed, and
 //! `XIO_SEED=n` runs it alone; `XIO_SEEDS=n` sets how many are run.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::{Fabric, Pair};
 use libxio::transport::Faults;
 use libxio::{
     AcceptOptions, Connection, ConnectionOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse,
@@ -13,7 +12,6 @@ use libxio::{
 };
 use std::collections::HashMap;
 use std::time::Duration;
-use support::{Kind, Pair};
 
 /// Seeds run by default; about half a minute on one core in the test profile.
 const SEEDS: u64 = 10_000;
@@ -67,7 +65,7 @@ impl Run {
             options.limits.data_bytes_max = 64 << 10;
             options.limits.window_bytes = 96 << 10;
         };
-        let pair = Pair::with(Kind::Sim { seed, faults }, small, small, Default::default());
+        let pair = Pair::with(Fabric::sim(seed, faults), small, small, Default::default());
         let session = Session::new(pair.uri.clone());
         Run {
             pair,

@@ -1,23 +1,32 @@
-//! A connection's state, and what it makes of arriving frames. The state machines of `session` decide; this file
-//! turns their decisions into events and frames.
+//! A connection's state, and what its link asks and tells. The state machines of `session` decide; `received.rs` turns
+//! their decisions into events and frames, `outgoing.rs` makes the frames of messages.
 
-use super::event::{Event, Landing, Reply, Request};
-use super::handle::{DropGuard, DroppedRequests};
+use super::event::{Event, Landing};
+use super::handle::DroppedMessages;
 use super::handles::{Connection, RequestId};
+use super::message::Announced;
+use super::outgoing::{Outstanding, Unacknowledged, Waiting};
+use super::remote::Exposed;
 use super::serving::Membership;
 use super::session::{Identity, Session};
 use super::statistics::Statistics;
 use crate::reactor::Key;
-use crate::session::{Admission, Answer, Keepalive, ReceiveGrant, Requester, Responder, SendGrant};
-use crate::transport::{OutgoingFrame, Place, Sink};
+use crate::session::{
+    Answer, Keepalive, OneWayReceiver, OneWaySender, ReceiveGrant, Requester, Responder, SendGrant,
+};
+use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
-    FAILED_NO_ROOM, FAILED_NOT_KEPT, FEATURE_CRC, FrameFlags, FrameHead, FrameKind, FrameLimits, Goodbye,
-    Hello, Limits, LoopKind, Refusal, Violation, Welcome,
+    FEATURE_CRC, FrameFlags, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, Limits, LoopKind, Refusal,
+    Violation, Welcome,
 };
 use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Answers to probes and cancels that may wait to be sent, beside one for each request slot. Who sends more without
+/// reading the answers would otherwise fill our memory with them.
+const CONTROL_ANSWERS_EXTRA: u32 = 64;
 
 /// Everything of one connection.
 #[derive(Debug)]
@@ -34,8 +43,28 @@ pub(crate) struct ConnectionState {
     pub responder: Responder,
     pub sending: SendGrant,
     pub receiving: ReceiveGrant,
-    /// Slots of requests that wait for the byte grant, in order.
-    pub waiting: VecDeque<u16>,
+    pub one_way_out: OneWaySender<Unacknowledged>,
+    pub one_way_in: OneWayReceiver,
+    /// One-way messages of the peer that the application holds.
+    pub one_way_held: u32,
+    /// Messages that wait for the byte grant, in order; each has its parts in its entry.
+    pub waiting: VecDeque<Waiting>,
+    /// Frames with the link whose sender wants to know when they are gone, in their order.
+    pub notices: VecDeque<(SentFrame, u64)>,
+    /// A one-way message was turned away: tell when there is room again.
+    pub send_blocked: bool,
+    /// Requests of the peer that it wants cancelled and that still run.
+    pub cancels_asked: Vec<RequestId>,
+    /// Messages whose data was asked for and has not arrived.
+    pub transfers: Vec<Transfer>,
+    /// Memory that the peer may reach, by its number.
+    pub exposed: Vec<Option<Exposed>>,
+    /// The exposed memory that data is landing in now.
+    pub landing_in: Option<u32>,
+    /// Answers to probes and cancels that are not sent yet.
+    pub control_unsent: u32,
+    /// Not later than the first deadline of a request.
+    pub next_deadline: Option<Instant>,
     pub keepalive: Keepalive,
     pub side: Side,
     /// The keepalive has run out once; the link is drained before the verdict.
@@ -77,70 +106,112 @@ impl Drop for Side {
     }
 }
 
-/// A request of this side that has no answer yet.
+/// A message whose data lands where the application said.
 #[derive(Debug)]
-pub(crate) struct Outstanding {
-    pub token: u64,
-    pub sequence: u32,
-    pub idempotent: bool,
-    pub landing: Landing,
+pub(crate) struct Transfer {
+    pub message: Announced,
+    pub header: HeaderBytes,
+    pub data_length: u32,
     pub room: u32,
-    /// All of its frame is with the transport: nothing reads its data any more.
-    pub sent: bool,
-    /// Header and data while it waits for the byte grant.
-    pub held: Option<(HeaderBytes, Sgl)>,
-    /// Why its response's data was discarded on arrival.
-    pub failure: Option<Error>,
+    pub wants_receipt: bool,
+    pub more: bool,
+    /// Until its data arrives.
+    pub into: Option<Sgl>,
 }
 
 impl ConnectionState {
-    /// What the link checks received frames against.
-    pub(crate) fn frame_limits(&self, slots: u16, own_slots: u16) -> FrameLimits {
+    /// A connection whose handshake is not over: no slots, no grants.
+    pub(crate) fn new(link: Key, phase: Phase, peer: String, own: Limits, side: Side, now: Instant) -> Self {
+        ConnectionState {
+            // Set once the connection has its place in the table.
+            handle: Connection { context: 0, index: 0, generation: 0 },
+            link,
+            phase,
+            peer,
+            own,
+            theirs: own,
+            requester: Requester::new(0),
+            responder: Responder::new(0, 0),
+            sending: SendGrant::new(0),
+            receiving: ReceiveGrant::new(own.window_bytes),
+            one_way_out: OneWaySender::new(0),
+            one_way_in: OneWayReceiver::new(own.one_way_max),
+            one_way_held: 0,
+            waiting: VecDeque::new(),
+            notices: VecDeque::new(),
+            send_blocked: false,
+            cancels_asked: Vec::new(),
+            transfers: Vec::new(),
+            exposed: Vec::new(),
+            landing_in: None,
+            control_unsent: 0,
+            next_deadline: None,
+            keepalive: Keepalive::new(Duration::ZERO, now),
+            side,
+            suspected: false,
+            crc: false,
+            drain_mark: None,
+            hello: None,
+        }
+    }
+
+    /// The handshake is done: `slots` are the peer's for its requests, `own_slots` ours.
+    pub(crate) fn establish(&mut self, theirs: Limits, slots: u16, own_slots: u16) -> FrameLimits {
+        self.theirs = theirs;
+        self.requester = Requester::new(own_slots);
+        self.responder = Responder::new(slots, self.own.replay_bytes_max);
+        self.sending = SendGrant::new(theirs.window_bytes);
+        self.one_way_out = OneWaySender::new(theirs.one_way_max);
+        self.phase = Phase::Open;
         FrameLimits {
             header_bytes_max: self.own.header_bytes_max,
             data_bytes_max: self.own.data_bytes_max,
+            immediate_bytes_max: self.own.immediate_bytes_max,
             slots,
             own_slots,
             crc: self.crc,
         }
     }
 
-    /// A frame with the present byte grant in it.
+    /// A frame with the present grants in it.
     pub(crate) fn frame(&mut self, kind: FrameKind) -> FrameHead {
-        FrameHead { bytes_granted: self.receiving.announce(), ..FrameHead::new(kind) }
-    }
-
-    /// The frame of a request that has its grant.
-    pub(crate) fn request_frame(&mut self, slot: u16, header: HeaderBytes, data: Sgl) -> OutgoingFrame {
-        let mut head = self.frame(FrameKind::Request);
-        head.slot = slot;
-        if let Some(entry) = self.requester.get_mut(slot) {
-            head.sequence = entry.sequence;
-            head.room = entry.room;
-            if entry.idempotent {
-                head.flags = FrameFlags::IDEMPOTENT;
-            }
+        FrameHead {
+            bytes_granted: self.receiving.announce(),
+            acknowledged: self.one_way_in.announce(),
+            ..FrameHead::new(kind)
         }
-        OutgoingFrame { head, header, data }
     }
 
-    /// Requests whose turn has come by the byte grant.
-    pub(crate) fn next_granted(&mut self) -> Option<OutgoingFrame> {
-        let slot = *self.waiting.front()?;
-        let length = match self.requester.get_mut(slot) {
-            Some(Outstanding { held: Some((_, data)), .. }) => data.len(),
-            // It was ended meanwhile.
-            _ => {
-                self.waiting.pop_front();
-                return self.next_granted();
-            }
+    /// A frame that names one of the peer's requests.
+    pub(crate) fn frame_for(&mut self, kind: FrameKind, id: RequestId) -> FrameHead {
+        FrameHead { slot: id.slot, sequence: id.sequence, ..self.frame(kind) }
+    }
+
+    /// A frame of its own for the grants, if that is worth it.
+    pub(crate) fn due_credit(&mut self) -> Option<OutgoingFrame> {
+        let due = self.one_way_in.is_due() || self.receiving.is_due();
+        due.then(|| OutgoingFrame::bare(self.frame(FrameKind::Credit)))
+    }
+
+    /// An answer to a probe or a cancel is queued.
+    fn count_control(&mut self) -> Result<(), Violation> {
+        let limit = u32::from(self.own.slots.max(self.own.peer_slots)) + CONTROL_ANSWERS_EXTRA;
+        if self.control_unsent >= limit {
+            return Err(Violation::AnswersNotRead { limit });
+        }
+        self.control_unsent += 1;
+        Ok(())
+    }
+
+    /// The transfer that a Data frame belongs to.
+    pub(crate) fn transfer_of(&self, head: &FrameHead) -> Result<usize, Violation> {
+        let message = if head.flags.contains(FrameFlags::ONE_WAY) {
+            Announced::OneWay { sequence: head.sequence }
+        } else {
+            Announced::Request(RequestId { slot: head.slot, sequence: head.sequence })
         };
-        if !self.sending.take(length as u64) {
-            return None;
-        }
-        self.waiting.pop_front();
-        let (header, data) = self.requester.get_mut(slot).and_then(|entry| entry.held.take())?;
-        Some(self.request_frame(slot, header, data))
+        let found = self.transfers.iter().position(|transfer| transfer.message == message);
+        found.ok_or(Violation::DataNotExpected { slot: head.slot, sequence: head.sequence })
     }
 
     /// Times the peer only where its loop is its own.
@@ -157,7 +228,7 @@ pub(crate) struct ConnectionSink<'a> {
     pub replies: &'a mut Vec<OutgoingFrame>,
     pub pool: &'a Pool,
     pub statistics: &'a Statistics,
-    pub dropped: &'a Arc<DroppedRequests>,
+    pub dropped: &'a Arc<DroppedMessages>,
     pub now: Instant,
     pub keepalive_limit: Duration,
     /// Set when the connection is over.
@@ -165,9 +236,15 @@ pub(crate) struct ConnectionSink<'a> {
 }
 
 impl ConnectionSink<'_> {
-    fn reply(&mut self, kind: FrameKind) {
-        let head = self.state.frame(kind);
-        self.replies.push(OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() });
+    pub(super) fn reply(&mut self, head: FrameHead) {
+        self.replies.push(OutgoingFrame::bare(head));
+    }
+
+    /// An answer to a probe or a cancel.
+    pub(super) fn reply_control(&mut self, head: FrameHead) -> Result<(), Violation> {
+        self.state.count_control()?;
+        self.reply(head);
+        Ok(())
     }
 
     fn welcome(&mut self, body: &[u8]) -> Result<Option<FrameLimits>, Violation> {
@@ -192,117 +269,25 @@ impl ConnectionSink<'_> {
         let state = &mut *self.state;
         let (slots, peer_slots) = (limits.slots, limits.peer_slots);
         state.crc = state.crc && features & FEATURE_CRC != 0;
-        state.theirs = limits;
-        state.requester = Requester::new(slots);
-        state.responder = Responder::new(peer_slots, state.own.replay_bytes_max);
-        state.sending = SendGrant::new(limits.window_bytes);
+        let frame_limits = state.establish(limits, peer_slots, slots);
         state.keepalive = ConnectionState::keepalive_for(loop_kind, self.keepalive_limit, self.now);
-        state.phase = Phase::Open;
         if let Side::Client(own_session) = &state.side {
             own_session.established(Identity { session, key: session_key });
         }
         self.events.push_back(Event::Connected { connection: state.handle, private_data });
-        Ok(Some(state.frame_limits(peer_slots, slots)))
-    }
-
-    fn request(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
-        let idempotent = head.flags.contains(FrameFlags::IDEMPOTENT);
-        let (failed, header_again, data_again) =
-            match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
-                Admission::Execute => {
-                    self.execute(head, header, data);
-                    return Ok(());
-                }
-                Admission::Running => {
-                    self.state.receiving.release(u64::from(head.data_length));
-                    return Ok(());
-                }
-                Admission::Replay { header, data } => {
-                    (None, HeaderBytes::from_slice(header), Sgl::from(data.to_vec()))
-                }
-                Admission::ReplayFailure { reason } => (Some(reason), HeaderBytes::new(), Sgl::new()),
-            };
-        self.state.receiving.release(u64::from(head.data_length));
-        let mut answer = self.state.frame(FrameKind::Response);
-        answer.slot = head.slot;
-        answer.sequence = head.sequence;
-        answer.flags = FrameFlags::REPLAYED;
-        if let Some(reason) = failed {
-            answer.flags = answer.flags.with(FrameFlags::FAILED);
-            answer.room = reason;
-        }
-        self.replies.push(OutgoingFrame { head: answer, header: header_again, data: data_again });
-        Ok(())
-    }
-
-    /// A new request goes to the application.
-    fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl) {
-        self.statistics.requests_running.add(1);
-        let connection = self.state.handle;
-        let id = RequestId { slot: head.slot, sequence: head.sequence };
-        self.events.push_back(Event::Request(Request {
-            connection,
-            id,
-            header: HeaderBytes::from_slice(header),
-            data,
-            data_length: head.data_length,
-            room: head.room,
-            guard: DropGuard::new(self.dropped, connection, id, head.data_length),
-        }));
-    }
-
-    fn response(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
-        if self.state.requester.check(head.slot, head.sequence)? == Answer::Stale {
-            return Ok(());
-        }
-        if self.state.requester.get_mut(head.slot).is_some_and(|entry| !entry.sent) {
-            return Err(Violation::ResponseBeforeSent { slot: head.slot });
-        }
-        let Some(entry) = self.state.requester.finish(head.slot) else { return Ok(()) };
-        self.statistics.requests_outstanding.subtract(1);
-        let mut data = data;
-        if head.data_length == 0 {
-            // The landing memory goes back to its owner, cut to nothing.
-            if let Landing::Place(list) = entry.landing {
-                data = list;
-                data.truncate(0);
-            }
-        }
-        let outcome = if head.flags.contains(FrameFlags::FAILED) {
-            Err(match head.room {
-                FAILED_NO_ROOM => {
-                    Error::NoRoom { length: u64::from(entry.room) + 1, room: u64::from(entry.room) }
-                }
-                FAILED_NOT_KEPT => Error::Unsupported(
-                    "the response was too long to be kept, which a request that is not idempotent needs",
-                ),
-                _ => Error::Unanswered,
-            })
-        } else {
-            match entry.failure {
-                Some(failure) => Err(failure),
-                None => Ok(Reply { header: HeaderBytes::from_slice(header), data }),
-            }
-        };
-        self.events.push_back(Event::Response {
-            connection: self.state.handle,
-            id: RequestId { slot: head.slot, sequence: head.sequence },
-            token: entry.token,
-            outcome,
-        });
-        Ok(())
+        Ok(Some(frame_limits))
     }
 }
 
 impl Sink for ConnectionSink<'_> {
-    fn place(&mut self, head: &FrameHead, first: bool) -> Result<Place, Violation> {
+    fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
         if self.state.phase != Phase::Open {
             return Err(Violation::UnexpectedKind(head.kind as u8));
         }
         // Limited by `data_bytes_max`.
         let length = head.data_length as usize;
         match head.kind {
-            FrameKind::Request => {
+            FrameKind::Request | FrameKind::OneWay => {
                 if first {
                     self.state.receiving.receive(u64::from(head.data_length))?;
                 }
@@ -342,6 +327,19 @@ impl Sink for ConnectionSink<'_> {
                     },
                 }
             }
+            FrameKind::Data => {
+                let transfer = self.state.transfer_of(head)?;
+                let transfer = &mut self.state.transfers[transfer];
+                let (length, announced) = (head.data_length, transfer.data_length);
+                if length != announced {
+                    return Err(Violation::DataLengthDiffers { length, announced });
+                }
+                Ok(transfer.into.take().map_or(Place::Discard, Place::Into))
+            }
+            FrameKind::RemoteWrite => {
+                self.state.receiving.receive(u64::from(head.data_length))?;
+                Ok(self.place_remote(head, header)?.map_or(Place::Discard, Place::Into))
+            }
             kind => Err(Violation::UnexpectedKind(kind as u8)),
         }
     }
@@ -371,10 +369,26 @@ impl Sink for ConnectionSink<'_> {
             };
         }
         self.state.sending.raise(head.bytes_granted)?;
+        // A receipt comes before, or with, the acknowledgement of its message.
+        if head.kind == FrameKind::Receipt {
+            self.receipt(head)?;
+        }
+        self.acknowledged(head.acknowledged)?;
         match head.kind {
             FrameKind::Request => self.request(head, header, data)?,
             FrameKind::Response => self.response(head, header, data)?,
-            FrameKind::Ping => self.reply(FrameKind::Pong),
+            FrameKind::OneWay => self.one_way(head, header, data)?,
+            FrameKind::Receipt => {}
+            FrameKind::Cancel => self.cancel(head)?,
+            FrameKind::CancelResult => self.cancel_result(head)?,
+            FrameKind::Ready => self.ready(head)?,
+            FrameKind::Data => self.data(head, data)?,
+            FrameKind::RemoteRead => self.remote_read(head, header)?,
+            FrameKind::RemoteWrite => self.remote_write(head, header, &data)?,
+            FrameKind::Ping => {
+                let pong = self.state.frame(FrameKind::Pong);
+                self.reply_control(pong)?;
+            }
             FrameKind::Pong | FrameKind::Credit => {}
             FrameKind::Goodbye => {
                 let goodbye = Goodbye::decode(header)?;
@@ -390,9 +404,26 @@ impl Sink for ConnectionSink<'_> {
         Ok(None)
     }
 
-    fn request_sent(&mut self, slot: u16) {
-        if let Some(entry) = self.state.requester.get_mut(slot) {
-            entry.sent = true;
+    fn frame_sent(&mut self, sent: SentFrame, data: Sgl) {
+        let state = &mut *self.state;
+        match sent.kind {
+            FrameKind::Request | FrameKind::RemoteRead | FrameKind::RemoteWrite => {
+                if let Some(entry) = state.requester.get_mut(sent.slot) {
+                    entry.sent = true;
+                }
+            }
+            FrameKind::Data if !sent.flags.contains(FrameFlags::ONE_WAY) => {
+                if let Some(entry) = state.requester.get_mut(sent.slot) {
+                    entry.sent = true;
+                }
+            }
+            FrameKind::Pong | FrameKind::CancelResult => {
+                state.control_unsent = state.control_unsent.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if let Some((_, token)) = state.notices.pop_front_if(|(frame, _)| *frame == sent) {
+            self.events.push_back(Event::Sent { connection: state.handle, token, outcome: Ok(data) });
         }
     }
 }

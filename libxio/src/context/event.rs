@@ -2,6 +2,7 @@
 //! code runs.
 
 use super::handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
+use super::message::{CancelOutcome, Incoming, OneWay, Receipt};
 use crate::reactor::Key;
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl, wire};
 use std::any::Any;
@@ -41,6 +42,65 @@ pub enum Event {
         token: u64,
         /// The answer, or why there is none.
         outcome: Result<Reply>,
+    },
+    /// A one-way message of the peer.
+    OneWay(OneWay),
+    /// A message of the peer whose data waits there until [`Context::assign`](crate::Context::assign) says where it
+    /// lands; see [`wire::Limits::immediate_bytes_max`].
+    Incoming(Incoming),
+    /// The peer's application has read a message for which a receipt was asked. For a one-way message it comes exactly
+    /// once (with an error when the connection ends first); for a request at most once, before its response.
+    Receipt {
+        /// Its connection.
+        connection: Connection,
+        /// The token given with the message.
+        token: u64,
+        /// What the peer's application said.
+        outcome: Result<Receipt>,
+    },
+    /// A message whose sender asked for it ([`SendOptions::notify`](crate::SendOptions::notify)) is with the transport:
+    /// its memory is free.
+    Sent {
+        /// Its connection.
+        connection: Connection,
+        /// The token given for this.
+        token: u64,
+        /// The message's memory, or why it was not sent.
+        outcome: Result<Sgl>,
+    },
+    /// The peer takes one-way messages again, after [`Error::OneWayExhausted`].
+    SendReady {
+        /// The connection.
+        connection: Connection,
+    },
+    /// The peer does not want the answer to a request any more. Answer it as ever, or end it with
+    /// [`Context::abandon`](crate::Context::abandon) (or by dropping it).
+    Cancel {
+        /// The connection.
+        connection: Connection,
+        /// The request, as [`Request::id`] gives it.
+        id: RequestId,
+    },
+    /// What came of a [`Context::cancel`](crate::Context::cancel). The request's response follows, or came before.
+    CancelEnded {
+        /// The connection.
+        connection: Connection,
+        /// The request.
+        id: RequestId,
+        /// The request's token.
+        token: u64,
+        /// What came of it; an error when the connection ended first.
+        outcome: Result<CancelOutcome>,
+    },
+    /// The memory named as landing place by a request that ended at its deadline: the peer has confirmed, nothing
+    /// touches it any more.
+    Released {
+        /// The connection.
+        connection: Connection,
+        /// The request's token.
+        token: u64,
+        /// The memory; its content is undefined.
+        memory: Sgl,
     },
     /// What waits to be sent on a connection has shrunk to the mark of
     /// [`Context::notify_drained`](crate::Context::notify_drained).
@@ -239,6 +299,9 @@ pub struct Request {
     /// Length of `data` as it arrived: what the byte grant gets back.
     pub(crate) data_length: u32,
     pub(crate) room: u32,
+    /// A receipt is wanted and was not given yet.
+    pub(crate) wants_receipt: bool,
+    pub(crate) more: bool,
     /// Tells the context when the request is dropped; disarmed by `respond`.
     pub(crate) guard: super::DropGuard,
 }
@@ -272,6 +335,25 @@ impl Request {
     #[must_use]
     pub fn room(&self) -> u32 {
         self.room
+    }
+
+    /// Its number, as [`Event::Cancel`] names it.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Whether its sender wants to know that it was read: see
+    /// [`Context::give_receipt`](crate::Context::give_receipt).
+    #[must_use]
+    pub fn wants_receipt(&self) -> bool {
+        self.wants_receipt
+    }
+
+    /// Whether its sender says that more messages follow at once, so that work may be gathered.
+    #[must_use]
+    pub fn more(&self) -> bool {
+        self.more
     }
 }
 

@@ -76,32 +76,48 @@ impl ContextHandle {
     }
 }
 
-/// Requests that were dropped without an answer, on their way back to the context.
+/// Messages that were dropped without an answer or a release, on their way back to the context.
 #[derive(Debug)]
-pub(crate) struct DroppedRequests {
-    pub queue: SegQueue<(Connection, RequestId, u32)>,
+pub(crate) struct DroppedMessages {
+    pub queue: SegQueue<(Connection, DroppedMessage)>,
     pub waker: Arc<Waker>,
 }
 
-/// Travels with a request; reports it when it is dropped unanswered.
+/// A message that was dropped. Lengths are what the byte grant gets back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DroppedMessage {
+    Request {
+        id: RequestId,
+        data_length: u32,
+    },
+    OneWay {
+        sequence: u32,
+        data_length: u32,
+        wants_receipt: bool,
+    },
+    /// A one-way message whose data was not asked for.
+    Announced {
+        sequence: u32,
+        wants_receipt: bool,
+    },
+}
+
+/// Travels with a message; reports it when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DropGuard {
-    dropped: Arc<DroppedRequests>,
+    dropped: Arc<DroppedMessages>,
     connection: Connection,
-    id: RequestId,
-    /// Bytes of request data: what the byte grant gets back.
-    data_length: u32,
+    message: DroppedMessage,
     armed: bool,
 }
 
 impl DropGuard {
     pub(crate) fn new(
-        dropped: &Arc<DroppedRequests>,
+        dropped: &Arc<DroppedMessages>,
         connection: Connection,
-        id: RequestId,
-        data_length: u32,
+        message: DroppedMessage,
     ) -> Self {
-        DropGuard { dropped: Arc::clone(dropped), connection, id, data_length, armed: true }
+        DropGuard { dropped: Arc::clone(dropped), connection, message, armed: true }
     }
 
     pub(crate) fn disarm(&mut self) {
@@ -112,7 +128,7 @@ impl DropGuard {
 impl Drop for DropGuard {
     fn drop(&mut self) {
         if self.armed {
-            self.dropped.queue.push((self.connection, self.id, self.data_length));
+            self.dropped.queue.push((self.connection, self.message));
             self.dropped.waker.wake();
         }
     }

@@ -4,10 +4,9 @@
 use super::Context;
 use super::connection::{ConnectionSink, ConnectionState, Phase};
 use super::event::Event;
-use super::handles::RequestId;
 use super::serving::{HelloSink, Membership, ServerShared};
 use crate::reactor::{Key, Ticket, TicketKind};
-use crate::transport::{Flushed, Link, LinkError, Received, Sink};
+use crate::transport::{Flushed, Link, LinkError, Received, SentFrame, Sink};
 use crate::wire::{FrameHead, FrameLimits, Violation};
 use crate::{Error, Sgl};
 use std::sync::Arc;
@@ -62,7 +61,12 @@ impl LinkEntry {
 struct DeafSink;
 
 impl Sink for DeafSink {
-    fn place(&mut self, head: &FrameHead, _first: bool) -> Result<crate::transport::Place, Violation> {
+    fn place(
+        &mut self,
+        head: &FrameHead,
+        _header: &[u8],
+        _first: bool,
+    ) -> Result<crate::transport::Place, Violation> {
         Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
@@ -75,7 +79,7 @@ impl Sink for DeafSink {
         Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
-    fn request_sent(&mut self, _slot: u16) {}
+    fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {}
 }
 
 impl Context {
@@ -201,6 +205,7 @@ impl Context {
         if came {
             // A raised grant may let waiting requests go.
             while let Some(frame) = state.next_granted() {
+                self.statistics.waiting_for_grant.subtract(1);
                 self.replies.push(frame);
             }
         }
@@ -437,16 +442,13 @@ impl Context {
         self.statistics.connections_closed.add(1);
         self.statistics.connections.subtract(1);
         self.statistics.requests_running.subtract(u64::from(state.responder.running()));
+        self.statistics.one_way_held.subtract(u64::from(state.one_way_held));
+        self.statistics.waiting_for_grant.subtract(state.waiting.len() as u64);
+        self.end_one_way(&mut state, &reason);
         tracing::debug!(peer = state.peer, %reason, "connection ended");
         for entry in state.requester.drain() {
             self.statistics.requests_outstanding.subtract(1);
-            self.events.push_back(Event::Response {
-                connection: state.handle,
-                // The slot is of no use any more: the handle is stale.
-                id: RequestId { slot: 0, sequence: entry.sequence },
-                token: entry.token,
-                outcome: Err(reason.clone()),
-            });
+            self.end_request(state.handle, entry, &reason);
         }
         self.events.push_back(Event::Closed { connection: state.handle, reason });
     }

@@ -4,17 +4,24 @@
 //! calls on servers and connections; `files.rs` is for its own descriptors and file operations; `connection.rs` turns
 //! arriving frames into events.
 
+mod cancel;
 mod connection;
 mod event;
 mod files;
 mod handle;
 mod handles;
 mod links;
+mod message;
+mod one_way;
 mod options;
+mod outgoing;
+mod received;
+mod remote;
 mod requests;
 mod serving;
 mod session;
 mod statistics;
+mod transfer;
 mod turn;
 
 pub use crate::wire::LoopKind;
@@ -25,10 +32,12 @@ pub use event::{
 pub use handle::ContextHandle;
 pub(crate) use handle::DropGuard;
 pub use handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
+pub use message::{CancelOutcome, Incoming, OneWay, OutgoingOneWay, Receipt, SendOptions};
 pub use options::{
-    ConnectionOptions, ContextOptions, DATA_BYTES_MAX_DEFAULT, HEADER_BYTES_MAX_DEFAULT,
+    ConnectionOptions, ContextOptions, DATA_BYTES_MAX_DEFAULT, HEADER_BYTES_MAX_DEFAULT, ONE_WAY_MAX_DEFAULT,
     REPLAY_BYTES_MAX_DEFAULT, SLOTS_DEFAULT, ServerOptions, WINDOW_BYTES_DEFAULT,
 };
+pub use remote::{Access, REMOTE_REGION_BYTES, RemoteRegion};
 pub use session::Session;
 pub use statistics::{Statistics, StatisticsSnapshot};
 
@@ -38,7 +47,7 @@ use crate::{Error, Pool, Result};
 use connection::ConnectionState;
 use crossbeam_channel::Receiver;
 use files::{ForeignFd, PendingOp};
-use handle::{DroppedRequests, Post};
+use handle::{DroppedMessages, Post};
 use links::LinkEntry;
 use serving::ServerState;
 use std::collections::VecDeque;
@@ -88,10 +97,12 @@ pub struct Context {
     waker: Arc<Waker>,
     /// Stamp of the poll on the waker's doorbell.
     waker_armed: Option<u32>,
-    dropped: Arc<DroppedRequests>,
+    dropped: Arc<DroppedMessages>,
     spin: SpinBudget,
     /// When connections, handshakes and farewells are looked through for their deadlines.
     next_sweep: Instant,
+    /// When a request's time may be over; never later than the first deadline.
+    next_expiry: Option<Instant>,
     /// Somebody else's loop waits on the ring's descriptor.
     driven_outside: bool,
     /// Timeout in the ring for that loop: stamp and time.
@@ -183,7 +194,7 @@ impl Context {
             statistics: Arc::new(Statistics::default()),
             inbox,
             outbox,
-            dropped: Arc::new(DroppedRequests {
+            dropped: Arc::new(DroppedMessages {
                 queue: crossbeam_queue::SegQueue::new(),
                 waker: Arc::clone(&waker),
             }),
@@ -191,6 +202,7 @@ impl Context {
             waker_armed: None,
             spin: SpinBudget::new(options.polling_timeout),
             next_sweep: now,
+            next_expiry: None,
             driven_outside: false,
             outside_timeout: None,
             stopping: false,

@@ -41,6 +41,8 @@ pub const HEADER_BYTES_MAX_DEFAULT: u32 = 8192 + 256;
 pub const DATA_BYTES_MAX_DEFAULT: u32 = 4 << 20;
 /// Bytes of request data granted ahead by default: two messages of the greatest size.
 pub const WINDOW_BYTES_DEFAULT: u64 = 8 << 20;
+/// One-way messages unacknowledged per connection and direction by default.
+pub const ONE_WAY_MAX_DEFAULT: u32 = 1024;
 /// Largest response kept for replay by default, in bytes.
 pub const REPLAY_BYTES_MAX_DEFAULT: u32 = 256;
 
@@ -58,6 +60,8 @@ impl Default for ContextOptions {
                 window_bytes: WINDOW_BYTES_DEFAULT,
                 replay_bytes_max: REPLAY_BYTES_MAX_DEFAULT,
                 keepalive_ms: 10_000,
+                one_way_max: ONE_WAY_MAX_DEFAULT,
+                immediate_bytes_max: u32::MAX,
             },
             loop_kind: LoopKind::Own,
             keepalive: Duration::from_secs(10),

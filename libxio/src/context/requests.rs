@@ -1,23 +1,25 @@
 //! Connections from the application's side: connect, request, respond, close.
 
 use super::Context;
-use super::connection::{ConnectionState, Outstanding, Phase, Side};
+use super::connection::{ConnectionState, Phase, Side};
 use super::event::{OutgoingRequest, OutgoingResponse, Request};
+use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::links::{LinkEntry, Role};
+use super::message::{Receipt, SendOptions};
 use super::options::ConnectionOptions;
+use super::outgoing::{Outstanding, Waiting};
 use super::serving::{FAREWELL_TIME, check_limits, check_private_data};
 use super::session::Session;
+use super::turn::millis;
 use crate::reactor::Key;
-use crate::session::{Keepalive, ReceiveGrant, Requester, Responder, SendGrant};
-use crate::transport::OutgoingFrame;
+use crate::transport::{OutgoingFrame, SentFrame};
 use crate::wire::{
-    FAILED_NO_ROOM, FAILED_NOT_KEPT, FAILED_UNANSWERED, FEATURE_CRC, FrameFlags, FrameHead, FrameKind,
-    Goodbye, Hello, Limits, VERSION, VERSION_MIN,
+    CANCEL_DONE, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT, FAILED_UNANSWERED,
+    FEATURE_CRC, FrameFlags, FrameHead, FrameKind, Goodbye, Hello, Limits, VERSION, VERSION_MIN,
 };
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl};
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::Instant;
 
 const STALE: Error = Error::StaleHandle("connection");
 
@@ -61,25 +63,11 @@ impl Context {
         self.now = self.options.clock.now();
         let peer = link.peer().to_owned();
         let link = self.links.insert(LinkEntry::new(link, Role::Closing { deadline: self.now }, self.now));
-        let key = self.connections.insert(ConnectionState {
-            handle: Connection { context: self.number, index: 0, generation: 0 },
-            link,
-            phase: Phase::Connecting { deadline: self.now + self.options.connect_timeout },
-            peer,
-            own: limits,
-            theirs: limits,
-            requester: Requester::new(0),
-            responder: Responder::new(0, 0),
-            sending: SendGrant::new(0),
-            receiving: ReceiveGrant::new(limits.window_bytes),
-            waiting: VecDeque::new(),
-            keepalive: Keepalive::new(Duration::ZERO, self.now),
-            side,
-            suspected: false,
-            crc: self.options.crc,
-            drain_mark: None,
-            hello: Some(Box::new(hello)),
-        });
+        let phase = Phase::Connecting { deadline: self.now + self.options.connect_timeout };
+        let mut state = ConnectionState::new(link, phase, peer, limits, side, self.now);
+        state.crc = self.options.crc;
+        state.hello = Some(Box::new(hello));
+        let key = self.connections.insert(state);
         let handle = Connection::new(self.number, key);
         if let Some(state) = self.connections.get_mut(key) {
             state.handle = handle;
@@ -100,54 +88,85 @@ impl Context {
     /// [`Error::SlotsExhausted`] when as many requests are outstanding as the server granted;
     /// [`Error::LimitExceeded`] above the peer's limits, or a landing above our own; [`Error::StaleHandle`].
     pub fn request(&mut self, connection: Connection, request: OutgoingRequest<'_>) -> Result<RequestId> {
-        let key = connection.key(self.number).ok_or(STALE)?;
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
-        match state.phase {
-            Phase::Open => {}
-            Phase::Connecting { .. } => {
-                return Err(Error::Unsupported(
-                    "the connection is still being set up: wait for Event::Connected",
-                ));
-            }
-            Phase::Closing { .. } => return Err(Error::ClosedLocally),
-        }
+        self.request_with(connection, request, SendOptions::default())
+    }
+
+    /// As [`Context::request`], with a receipt, a notice, a deadline or a hint.
+    ///
+    /// # Errors
+    /// As [`Context::request`].
+    pub fn request_with(
+        &mut self,
+        connection: Connection,
+        request: OutgoingRequest<'_>,
+        options: SendOptions,
+    ) -> Result<RequestId> {
+        let (_, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
-        limit("message header in bytes", header.len(), state.theirs.header_bytes_max)?;
-        limit("request data in bytes", data.len(), state.theirs.data_bytes_max)?;
-        if data.len() as u64 > state.theirs.window_bytes {
-            let (value, limit) = (data.len() as u64, state.theirs.window_bytes);
-            return Err(Error::LimitExceeded { what: "request data in bytes", value, limit });
-        }
+        check_message(state, header, &data)?;
         let room = limit("room for response data in bytes", landing.room(), state.own.data_bytes_max)?;
-        let entry = Outstanding {
-            token,
-            sequence: 0,
-            idempotent,
-            landing,
-            room,
-            sent: false,
-            held: None,
-            failure: None,
-        };
+        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room);
+        entry.flags = message_flags(&options);
+        if idempotent {
+            entry.flags = entry.flags.with(FrameFlags::IDEMPOTENT);
+        }
+        self.begin_request(connection, entry, HeaderBytes::from_slice(header), data, &options)
+    }
+
+    /// Gives a request (or a one-sided operation) its slot and sends it, at once or when its grant comes.
+    pub(super) fn begin_request(
+        &mut self,
+        connection: Connection,
+        mut entry: Outstanding,
+        header: HeaderBytes,
+        data: Sgl,
+        options: &SendOptions,
+    ) -> Result<RequestId> {
+        let now = self.options.clock.is_virtual().then_some(self.now);
+        let (_, state) = self.open_connection(connection)?;
+        entry.receipt_due = options.receipt;
+        entry.notify = options.notify;
+        if let Some(timeout) = options.timeout {
+            let at = now.unwrap_or_else(Instant::now).checked_add(timeout);
+            entry.deadline = at.map(|at| (at, millis(timeout)));
+        }
+        let deadline = entry.deadline.map(|(at, _)| at);
         let slots = state.requester.outstanding() + state.requester.free_slots();
         let (slot, sequence) = state.requester.begin(entry).map_err(|_| Error::SlotsExhausted(slots))?;
-        let granted = state.waiting.is_empty() && state.sending.take(data.len() as u64);
-        let header = HeaderBytes::from_slice(header);
-        let link = state.link;
         if let Some(entry) = state.requester.get_mut(slot) {
             entry.sequence = sequence;
         }
-        if granted {
-            let frame = state.request_frame(slot, header, data);
-            self.send_frame(link, frame);
-        } else {
-            if let Some(entry) = state.requester.get_mut(slot) {
-                entry.held = Some((header, data));
-            }
-            state.waiting.push_back(slot);
-        }
+        state.next_deadline = earlier(state.next_deadline, deadline);
+        let link = state.link;
+        let frame = state.start(Waiting::Request { slot }, header, data);
+        self.next_expiry = earlier(self.next_expiry, deadline);
+        self.statistics.requests_sent.add(1);
         self.statistics.requests_outstanding.add(1);
+        self.send_or_wait(link, frame);
         Ok(RequestId { slot, sequence })
+    }
+
+    pub(super) fn send_or_wait(&mut self, link: Key, frame: Option<OutgoingFrame>) {
+        match frame {
+            Some(frame) => self.send_frame(link, frame),
+            None => {
+                self.statistics.waiting_for_grant.add(1);
+                self.statistics.grant_stalls.add(1);
+            }
+        }
+    }
+
+    /// A connection on which messages can be sent.
+    pub(super) fn open_connection(&mut self, connection: Connection) -> Result<(Key, &mut ConnectionState)> {
+        let key = connection.key(self.number).ok_or(STALE)?;
+        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        match state.phase {
+            Phase::Open => Ok((key, state)),
+            Phase::Connecting { .. } => {
+                Err(Error::Unsupported("the connection is still being set up: wait for Event::Connected"))
+            }
+            Phase::Closing { .. } => Err(Error::ClosedLocally),
+        }
     }
 
     /// Answers a request of the peer. The sender's byte grant is renewed for the request's data.
@@ -156,7 +175,20 @@ impl Context {
     /// [`Error::StaleHandle`] when its connection has ended. [`Error::NoRoom`] or [`Error::LimitExceeded`] when the
     /// response does not fit: the requester is told that there is no answer.
     pub fn respond(&mut self, request: Request, response: OutgoingResponse<'_>) -> Result<()> {
-        let Request { connection, id, header: _, data, data_length, room, mut guard } = request;
+        self.respond_with(request, response, SendOptions::default())
+    }
+
+    /// As [`Context::respond`], with a notice or a hint; receipts and deadlines are for requests.
+    ///
+    /// # Errors
+    /// As [`Context::respond`].
+    pub fn respond_with(
+        &mut self,
+        request: Request,
+        response: OutgoingResponse<'_>,
+        options: SendOptions,
+    ) -> Result<()> {
+        let Request { connection, id, data, data_length, room, mut guard, .. } = request;
         guard.disarm();
         drop(data);
         let OutgoingResponse { header, data } = response;
@@ -174,36 +206,62 @@ impl Context {
             return Err(Error::StaleHandle("request"));
         }
         state.receiving.release(u64::from(data_length));
+        let too_late = state.end_cancel(id, CANCEL_TOO_LATE);
+        let mut head = state.frame_for(FrameKind::Response, id);
+        if options.more {
+            head.flags = FrameFlags::MORE;
+        }
+        if let Some(token) = options.notify {
+            state.notices.push_back((SentFrame::from(&head), token));
+        }
         self.statistics.requests_running.subtract(1);
-        let mut head = state.frame(FrameKind::Response);
-        head.slot = id.slot;
-        head.sequence = id.sequence;
+        if let Some(result) = too_late {
+            self.send_frame(link, result);
+        }
         self.send_frame(link, OutgoingFrame { head, header: HeaderBytes::from_slice(header), data });
         Ok(())
     }
 
     /// Tells the requester that there will be no answer.
-    fn fail_request(&mut self, connection: Key, id: RequestId, data_length: u32, why: u32) {
+    pub(super) fn fail_request(&mut self, connection: Key, id: RequestId, data_length: u32, why: u32) {
         let Some(state) = self.connections.get_mut(connection) else { return };
+        let asked = state.cancels_asked.contains(&id);
+        // Given up after the peer has asked for it: that is a cancel.
+        let why = if asked && why == FAILED_UNANSWERED { FAILED_CANCELLED } else { why };
         if !state.responder.fail(id.slot, id.sequence, why) {
             return;
         }
         state.receiving.release(u64::from(data_length));
-        self.statistics.requests_running.subtract(1);
-        let mut head = state.frame(FrameKind::Response);
-        head.slot = id.slot;
-        head.sequence = id.sequence;
+        let outcome = if why == FAILED_CANCELLED { CANCEL_DONE } else { CANCEL_TOO_LATE };
+        let result = state.end_cancel(id, outcome);
+        let mut head = state.frame_for(FrameKind::Response, id);
         head.flags = FrameFlags::FAILED;
         head.room = why;
         let link = state.link;
-        self.send_frame(link, OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() });
+        self.statistics.requests_running.subtract(1);
+        if let Some(result) = result {
+            self.send_frame(link, result);
+        }
+        self.send_frame(link, OutgoingFrame::bare(head));
     }
 
-    /// Requests that the application dropped.
+    /// Messages that the application dropped.
     pub(super) fn answer_dropped(&mut self) {
-        while let Some((connection, id, data_length)) = self.dropped.queue.pop() {
-            if let Some(key) = connection.key(self.number) {
-                self.fail_request(key, id, data_length, FAILED_UNANSWERED);
+        while let Some((connection, message)) = self.dropped.queue.pop() {
+            let Some(key) = connection.key(self.number) else { continue };
+            match message {
+                DroppedMessage::Request { id, data_length } => {
+                    self.fail_request(key, id, data_length, FAILED_UNANSWERED);
+                }
+                DroppedMessage::OneWay { sequence, data_length, wants_receipt } => {
+                    let receipt = wants_receipt.then_some(Receipt::Rejected);
+                    self.release_one_way(key, sequence, data_length, receipt);
+                }
+                DroppedMessage::Announced { sequence, wants_receipt } => {
+                    self.decline_one_way(key, sequence);
+                    let receipt = wants_receipt.then_some(Receipt::Rejected);
+                    self.release_one_way(key, sequence, 0, receipt);
+                }
             }
         }
     }
@@ -275,7 +333,7 @@ impl Context {
         Ok(self.connection_state(connection)?.peer.clone())
     }
 
-    fn connection_state(&self, connection: Connection) -> Result<&ConnectionState> {
+    pub(super) fn connection_state(&self, connection: Connection) -> Result<&ConnectionState> {
         connection.key(self.number).and_then(|key| self.connections.get(key)).ok_or(STALE)
     }
 
@@ -320,7 +378,32 @@ impl Context {
     }
 }
 
-fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32> {
+/// The earlier of two times, as far as there are any.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+/// The flags that a request or one-way message gets from its options.
+pub(super) fn message_flags(options: &SendOptions) -> FrameFlags {
+    let mut flags = FrameFlags::default();
+    if options.receipt {
+        flags = flags.with(FrameFlags::RECEIPT);
+    }
+    if options.more {
+        flags = flags.with(FrameFlags::MORE);
+    }
+    flags
+}
+
+/// A message against the peer's limits.
+pub(super) fn check_message(state: &ConnectionState, header: &[u8], data: &Sgl) -> Result<()> {
+    limit("message header in bytes", header.len(), state.theirs.header_bytes_max)?;
+    // The window holds at least one message of the greatest size.
+    limit("message data in bytes", data.len(), state.theirs.data_bytes_max)?;
+    Ok(())
+}
+
+pub(super) fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32> {
     match u32::try_from(value) {
         Ok(value) if value <= limit => Ok(value),
         _ => Err(Error::LimitExceeded { what, value: value as u64, limit: u64::from(limit) }),

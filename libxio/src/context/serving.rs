@@ -8,8 +8,7 @@ use super::handles::{Connection, Server};
 use super::links::{LinkEntry, Role};
 use super::options::ServerOptions;
 use crate::reactor::Key;
-use crate::session::{ReceiveGrant, Requester, Responder, SendGrant};
-use crate::transport::{Link, Listener, OutgoingFrame, Place, Sink};
+use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
     FEATURE_CRC, FEATURES, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, PRIVATE_DATA_BYTES_MAX,
     Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
@@ -91,7 +90,7 @@ impl ServerShared {
             fresh.map_err(|_| RejectReason::Busy)?
         } else {
             let record = sessions.get(&hello.session).ok_or(RejectReason::UnknownSession)?;
-            if !equal_in_constant_time(&record.key, &hello.session_key) {
+            if !sys::equal_in_constant_time(&record.key, &hello.session_key) {
                 return Err(RejectReason::UnknownSession);
             }
             if hello.connection != 0 {
@@ -135,10 +134,6 @@ impl Drop for Membership {
     }
 }
 
-fn equal_in_constant_time(left: &[u8; 16], right: &[u8; 16]) -> bool {
-    left.iter().zip(right).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
-}
-
 /// Waits for the hello of a new link.
 #[derive(Default)]
 pub(super) struct HelloSink {
@@ -146,7 +141,12 @@ pub(super) struct HelloSink {
 }
 
 impl Sink for HelloSink {
-    fn place(&mut self, head: &FrameHead, _first: bool) -> std::result::Result<Place, Violation> {
+    fn place(
+        &mut self,
+        head: &FrameHead,
+        _header: &[u8],
+        _first: bool,
+    ) -> std::result::Result<Place, Violation> {
         Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
@@ -163,7 +163,7 @@ impl Sink for HelloSink {
         Ok(None)
     }
 
-    fn request_sent(&mut self, _slot: u16) {}
+    fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {}
 }
 
 impl Context {
@@ -257,29 +257,14 @@ impl Context {
             header: HeaderBytes::from_vec(welcome.encode()),
             data: Sgl::new(),
         });
-        let key = self.connections.insert(ConnectionState {
-            handle: Connection { context: self.number, index: 0, generation: 0 },
-            link,
-            phase: Phase::Open,
-            peer,
-            own,
-            theirs: hello.limits,
-            requester: Requester::new(own_slots),
-            responder: Responder::new(slots, own.replay_bytes_max),
-            sending: SendGrant::new(hello.limits.window_bytes),
-            receiving: ReceiveGrant::new(own.window_bytes),
-            waiting: VecDeque::new(),
-            keepalive: ConnectionState::keepalive_for(hello.loop_kind, keepalive, now),
-            side: Side::Server(membership),
-            suspected: false,
-            crc,
-            drain_mark: None,
-            hello: None,
-        });
+        let mut state = ConnectionState::new(link, Phase::Open, peer, own, Side::Server(membership), now);
+        state.crc = crc;
+        state.keepalive = ConnectionState::keepalive_for(hello.loop_kind, keepalive, now);
+        entry.link.set_limits(state.establish(hello.limits, slots, own_slots));
+        let key = self.connections.insert(state);
         let handle = Connection::new(self.number, key);
         if let Some(state) = self.connections.get_mut(key) {
             state.handle = handle;
-            entry.link.set_limits(state.frame_limits(slots, own_slots));
         }
         entry.role = Role::Connection(key);
         self.statistics.connections.add(1);

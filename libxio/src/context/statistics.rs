@@ -41,8 +41,30 @@ counters! {
     requests_running,
     /// Gauge: requests of this side not answered yet.
     requests_outstanding,
+    /// Gauge: one-way messages of this side that the peer has not acknowledged.
+    one_way_unacknowledged,
+    /// Gauge: one-way messages of peers not released yet.
+    one_way_held,
+    /// Gauge: requests and one-way messages that wait for the peer's byte grant.
+    waiting_for_grant,
     /// Gauge: file operations in flight.
     operations_outstanding,
+    /// Requests sent (one-sided operations by frames among them).
+    requests_sent,
+    /// Requests received (one-sided operations by frames among them).
+    requests_received,
+    /// One-way messages sent.
+    one_way_sent,
+    /// One-way messages received.
+    one_way_received,
+    /// Receipts given to peers.
+    receipts_given,
+    /// Cancels asked for by this side, deadlines among them.
+    cancels,
+    /// Requests of this side whose time was over.
+    deadlines_exceeded,
+    /// Times a message found the peer's byte grant used up.
+    grant_stalls,
     /// Frames sent.
     frames_sent,
     /// Frames received.

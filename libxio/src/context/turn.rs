@@ -197,6 +197,9 @@ impl Context {
         while let Some((key, token)) = self.timers.expire(self.now) {
             self.events.push_back(Event::Timer { id: TimerId::new(self.number, key), token });
         }
+        if self.next_expiry.is_some_and(|at| at <= self.now) {
+            self.expire_requests();
+        }
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + self.sweep_interval();
             self.sweep_links();
@@ -300,7 +303,7 @@ impl Context {
     fn next_deadline(&mut self) -> Option<Instant> {
         let timer = self.timers.next();
         let sweep = (self.links.len() > 0 || self.servers.len() > 0).then_some(self.next_sweep);
-        timer.into_iter().chain(sweep).min()
+        timer.into_iter().chain(sweep).chain(self.next_expiry).min()
     }
 
     /// Sleeps in the ring until something happens, with everything armed.
@@ -412,6 +415,6 @@ impl Context {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

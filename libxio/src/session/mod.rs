@@ -2,7 +2,7 @@
 //! arguments, verdicts go out as values.
 //!
 //! Per connection and direction there is a [`Requester`] on one side and a [`Responder`] on the other, which share
-//! slots; both outlive links. Per link there are a [`SendGrant`] and a [`ReceiveGrant`] for each direction, which begin
+//! slots, and a [`OneWaySender`] and a [`OneWayReceiver`]; they outlive links. Per link there are a [`SendGrant`] and a [`ReceiveGrant`] for each direction, which begin
 //! anew with each hello, and a [`Keepalive`].
 #![forbid(unsafe_code)]
 
@@ -10,14 +10,16 @@ mod grant;
 mod keepalive;
 #[cfg(test)]
 mod model;
+mod one_way;
 mod requester;
 mod responder;
 mod slot_set;
 
 pub use grant::{ReceiveGrant, SendGrant};
 pub use keepalive::{Keepalive, KeepaliveAction};
+pub use one_way::{OneWayReceiver, OneWaySender};
 pub use requester::{Answer, Requester};
-pub use responder::{Admission, Responder};
+pub use responder::{Admission, Responder, Standing};
 
 /// The sequence number after this one: they count from 1 and leave 0 out when they wrap.
 fn next_sequence(sequence: u32) -> u32 {

@@ -110,6 +110,7 @@ impl World<'_> {
         let limits = FrameLimits {
             header_bytes_max: HEADER_BYTES as u32,
             data_bytes_max: random.up_to(window as usize) as u32,
+            immediate_bytes_max: u32::MAX,
             slots,
             own_slots: slots,
             crc: random.one_in(2),

@@ -136,6 +136,30 @@ impl<T> Requester<T> {
         Some(entry)
     }
 
+    /// Whether a request with these numbers is outstanding.
+    #[must_use]
+    pub fn is_current(&self, slot: u16, sequence: u32) -> bool {
+        self.slots
+            .get(usize::from(slot))
+            .is_some_and(|found| found.entry.is_some() && found.sequence == sequence)
+    }
+
+    /// Ends a request that was never sent: its number is used again, since the responder expects it next.
+    pub fn take_back(&mut self, slot: u16) -> Option<T> {
+        let entry = self.finish(slot)?;
+        let found = self.slots.get_mut(usize::from(slot))?;
+        found.sequence = match (found.sequence, found.wrapped) {
+            (1, true) => u32::MAX,
+            (sequence, _) => sequence - 1,
+        };
+        Some(entry)
+    }
+
+    /// The outstanding requests in the order of their slots.
+    pub fn entries_mut(&mut self) -> impl Iterator<Item = (u16, &mut T)> {
+        (0..=u16::MAX).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.entry.as_mut()?)))
+    }
+
     /// The outstanding requests, oldest first: (slot, sequence, entry), for sending again over another link.
     pub fn unanswered(&mut self) -> Vec<(u16, u32, &mut T)> {
         let mut found: Vec<_> = (0..=u16::MAX)
@@ -194,6 +218,25 @@ mod tests {
         }
         assert!(requester.begin(0).is_err());
         assert_eq!(requester.drain().len(), usize::from(u16::MAX));
+    }
+
+    #[test]
+    fn a_request_that_was_never_sent_leaves_its_number_to_the_next() {
+        let mut requester = Requester::new(1);
+        for start in [0, 5, u32::MAX] {
+            requester.start_at(start);
+            if let Some(slot) = requester.slots.first_mut() {
+                slot.sequence = start;
+            }
+            let (slot, sequence) = requester.begin('a').unwrap();
+            assert!(requester.is_current(slot, sequence));
+            assert_eq!(requester.take_back(slot), Some('a'));
+            assert_eq!(requester.take_back(slot), None);
+            assert!(!requester.is_current(slot, sequence));
+            assert_eq!(requester.begin('b'), Ok((slot, sequence)));
+            assert_eq!(requester.entries_mut().collect::<Vec<_>>(), [(0, &mut 'b')]);
+            requester.finish(slot);
+        }
     }
 
     #[test]

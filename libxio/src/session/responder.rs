@@ -28,6 +28,17 @@ pub enum Admission<'a> {
     },
 }
 
+/// What has become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs.
+    Running,
+    /// It was answered.
+    Answered,
+    /// It is not the slot's last one.
+    Unknown,
+}
+
 /// Slots of a peer's requests. An idempotent request allocates nothing, others nothing after warm-up.
 #[derive(Debug)]
 pub struct Responder {
@@ -117,6 +128,19 @@ impl Responder {
         found.state = State::Running;
         self.running += 1;
         Ok(Admission::Execute)
+    }
+
+    /// What has become of a request.
+    #[must_use]
+    pub fn standing(&self, slot: u16, sequence: u32) -> Standing {
+        match self.slots.get(usize::from(slot)) {
+            Some(found) if found.sequence == sequence && sequence != 0 => match found.state {
+                State::Running => Standing::Running,
+                State::Forgotten => Standing::Unknown,
+                State::Repeatable | State::Kept { .. } | State::Failed { .. } => Standing::Answered,
+            },
+            _ => Standing::Unknown,
+        }
     }
 
     /// Takes back an admission: the request's data never fully arrived and nothing was executed, so when it is sent
@@ -274,6 +298,12 @@ mod tests {
         assert!(!answer(&mut responder, 0, 1, b"", b""), "that one was answered");
         assert!(!answer(&mut responder, 1, 1, b"", b""));
         assert_eq!(responder.running(), 1);
+        assert_eq!(responder.standing(0, 2), Standing::Running);
+        assert!(responder.fail(0, 2, 1));
+        assert_eq!(responder.standing(0, 2), Standing::Answered);
+        for (slot, sequence) in [(0, 1), (0, 3), (0, 0), (1, 1), (7, 1)] {
+            assert_eq!(responder.standing(slot, sequence), Standing::Unknown);
+        }
     }
 
     #[test]

@@ -90,3 +90,8 @@ pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     }
     Ok(bytes)
 }
+
+/// Compares secrets without telling by the time how much of them agrees.
+pub(crate) fn equal_in_constant_time(left: &[u8; 16], right: &[u8; 16]) -> bool {
+    left.iter().zip(right).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
+}

@@ -14,8 +14,8 @@ pub use sim::{Faults, SimNetwork};
 pub(crate) use stream::{ByteSocket, Stream};
 pub(crate) use tcp::Tcp;
 
-use crate::wire::{FrameHead, FrameLimits, Violation};
-use crate::{HeaderBytes, Result, Sgl, Uri};
+use crate::wire::{FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
+use crate::{Access, Buffer, HeaderBytes, Result, Sgl, Uri};
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 
@@ -63,8 +63,8 @@ pub trait Link: Send + Debug {
     /// Queues a frame. How much may be queued is the session's business (slots and grants).
     fn send(&mut self, frame: OutgoingFrame);
 
-    /// Hands queued frames to the transport: one call, never blocking. Tells the sink about requests whose frames are
-    /// gone entirely.
+    /// Hands queued frames to the transport: one call, never blocking. Tells the sink about each frame that is gone
+    /// entirely ([`Sink::frame_sent`]).
     ///
     /// # Errors
     /// The link is dead.
@@ -91,17 +91,46 @@ pub trait Link: Send + Debug {
     /// Gives back where data is landing now and discards what still arrives; afterwards no landing memory is touched.
     fn stop_receiving(&mut self);
 
+    /// Gives back where data is landing now; the rest of that data is discarded, and its frame delivered without data.
+    /// Links that never hold landing memory between calls have nothing to do.
+    fn discard_landing(&mut self) {}
+
+    /// Memory was exposed to the peer. A transport that can let the peer reach it without frames (shared memory, a
+    /// device) returns how; this travels to the peer in the memory's description. The default has no such way.
+    fn expose(&mut self, region: u32, memory: &Buffer, access: Access) -> Option<Placement> {
+        let _ = (region, memory, access);
+        None
+    }
+
+    /// Exposed memory was revoked: when this returns, the peer can't reach it any more by what `expose` gave.
+    fn revoke(&mut self, region: u32) {
+        let _ = region;
+    }
+
+    /// Reads or writes the peer's exposed memory without frames. `None`: this transport (or this memory) has no such
+    /// way, the session uses frames. It completes before it returns, or not at all.
+    fn reach(&mut self, reach: Reach<'_>) -> Option<std::result::Result<(), ReachError>> {
+        let _ = reach;
+        None
+    }
+
     /// Ends the link: when this returns, no memory that was handed to it is touched any more.
     fn fence(&mut self);
 }
 
 /// What a link asks and tells while it works.
 pub trait Sink {
-    /// Where a frame's data (never empty) shall land. Called again with `first` false after [`Place::Later`].
+    /// Where a frame's data (never empty) shall land; `header` is the frame's. Called again with `first` false after
+    /// [`Place::Later`].
     ///
     /// # Errors
     /// The frame breaks a rule; the link must be given up.
-    fn place(&mut self, head: &FrameHead, first: bool) -> std::result::Result<Place, Violation>;
+    fn place(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        first: bool,
+    ) -> std::result::Result<Place, Violation>;
 
     /// A whole frame has arrived; `data` is what `place` gave, filled, or empty. New limits are in force from the next
     /// frame on.
@@ -115,8 +144,8 @@ pub trait Sink {
         data: Sgl,
     ) -> std::result::Result<Option<FrameLimits>, Violation>;
 
-    /// The last byte of a request's frame is with the transport.
-    fn request_sent(&mut self, slot: u16);
+    /// The last byte of a frame is with the transport, which does not touch its data any more.
+    fn frame_sent(&mut self, sent: SentFrame, data: Sgl);
 }
 
 /// Where data lands.
@@ -130,15 +159,87 @@ pub enum Place {
     Later,
 }
 
+/// How exposed memory is reached without frames: the transport's own bytes.
+pub type Placement = [u8; PLACEMENT_BYTES];
+/// Bytes of a [`Placement`].
+pub const PLACEMENT_BYTES: usize = 24;
+
+/// An access to the peer's exposed memory without frames.
+#[derive(Debug)]
+pub struct Reach<'a> {
+    /// Where.
+    pub address: RemoteAddress,
+    /// What the peer's transport said about the memory.
+    pub placement: &'a Placement,
+    /// Local memory: the source of a write, the target of a read, as long as the range.
+    pub local: &'a Sgl,
+    /// Whether the peer's memory is written.
+    pub write: bool,
+}
+
+impl<'a> Reach<'a> {
+    /// A read into `local`.
+    #[must_use]
+    pub fn read(address: RemoteAddress, placement: &'a Placement, local: &'a Sgl) -> Reach<'a> {
+        Reach { address, placement, local, write: false }
+    }
+
+    /// A write from `local`.
+    #[must_use]
+    pub fn write(address: RemoteAddress, placement: &'a Placement, local: &'a Sgl) -> Reach<'a> {
+        Reach { address, placement, local, write: true }
+    }
+}
+
+/// Why memory could not be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReachError {
+    /// No such memory is exposed (any more), or the key is wrong.
+    NoRegion,
+    /// The range leaves the exposed memory.
+    OutOfBounds,
+    /// The memory is not exposed for this.
+    NotPermitted,
+}
+
 /// A frame to send.
 #[derive(Debug)]
 pub struct OutgoingFrame {
-    /// Its head; lengths and checksums are filled in by the link.
+    /// Its head; lengths (but that of [announced](crate::wire::FrameFlags::ANNOUNCED) data) and checksums are filled in
+    /// by the link.
     pub head: FrameHead,
     /// The message header.
     pub header: HeaderBytes,
     /// The data; dropped when it is with the transport.
     pub data: Sgl,
+}
+
+impl OutgoingFrame {
+    /// A head alone.
+    #[must_use]
+    pub fn bare(head: FrameHead) -> OutgoingFrame {
+        OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() }
+    }
+}
+
+/// Names a frame that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentFrame {
+    /// Its kind.
+    pub kind: FrameKind,
+    /// Its flags.
+    pub flags: FrameFlags,
+    /// Its slot.
+    pub slot: u16,
+    /// Its sequence number.
+    pub sequence: u32,
+}
+
+impl From<&FrameHead> for SentFrame {
+    fn from(head: &FrameHead) -> Self {
+        SentFrame { kind: head.kind, flags: head.flags, slot: head.slot, sequence: head.sequence }
+    }
 }
 
 /// How a flush ended.

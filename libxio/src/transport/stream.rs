@@ -5,11 +5,11 @@
 //! parsed in place; the rest of a payload is received straight to where it lands, with the scratch memory behind it
 //! for the frames that follow.
 
-use super::{Flushed, Link, LinkError, OutgoingFrame, Place, Received, Sink};
+use super::{Flushed, Link, LinkError, OutgoingFrame, Place, Received, SentFrame, Sink};
 use crate::HeaderBytes;
 use crate::mem::{IoVec, Sgl};
 use crate::sys::IO_VECS_MAX;
-use crate::wire::{FRAME_HEAD_BYTES, FrameHead, FrameKind, FrameLimits, Violation};
+use crate::wire::{FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits, Violation};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -66,8 +66,8 @@ struct Queued {
     staged_sent: usize,
     data: Sgl,
     data_sent: usize,
-    /// The slot of a request, to be reported when it is gone.
-    request: Option<u16>,
+    /// What is reported when it is gone.
+    name: SentFrame,
 }
 
 #[derive(Debug)]
@@ -110,10 +110,9 @@ impl<S: ByteSocket> Stream<S> {
             if front.staged_sent < front.staged || front.data_sent < front.data.len() {
                 break;
             }
-            if let Some(slot) = front.request {
-                sink.request_sent(slot);
+            if let Some(Queued { name, data, .. }) = self.queue.pop_front() {
+                sink.frame_sent(name, data);
             }
-            self.queue.pop_front();
         }
         if self.queue.is_empty() {
             self.staging.clear();
@@ -143,7 +142,7 @@ impl<S: ByteSocket> Stream<S> {
                         FrameHead::verify(head_bytes, header)?;
                     }
                     bytes = rest;
-                    if head.data_length == 0 {
+                    if head.data_in_frame() == 0 {
                         *frames += 1;
                         if self.discarding {
                             continue;
@@ -186,7 +185,7 @@ impl<S: ByteSocket> Stream<S> {
         first: bool,
         sink: &mut dyn Sink,
     ) -> Result<(), LinkError> {
-        let place = if self.discarding { Place::Discard } else { sink.place(&head, first)? };
+        let place = if self.discarding { Place::Discard } else { sink.place(&head, &header, first)? };
         let into = match place {
             Place::Into(list) => {
                 debug_assert_eq!(list.len(), head.data_length as usize);
@@ -259,7 +258,9 @@ impl<S: ByteSocket> Link for Stream<S> {
         let OutgoingFrame { mut head, header, data } = frame;
         // Headers and data were checked against the peer's limits, which are u32.
         head.header_length = header.len() as u32;
-        head.data_length = data.len() as u32;
+        if !head.flags.contains(FrameFlags::ANNOUNCED) {
+            head.data_length = data.len() as u32;
+        }
         let crc = self.limits.crc || has_checksum_always(head.kind);
         if self.limits.crc && !data.is_empty() {
             head.data_crc = data.crc32c();
@@ -270,8 +271,8 @@ impl<S: ByteSocket> Link for Stream<S> {
         self.staging.resize(self.staging.len() + padding, 0);
         let staged = FRAME_HEAD_BYTES + header.len() + padding;
         self.unsent += staged + data.len();
-        let request = (head.kind == FrameKind::Request).then_some(head.slot);
-        self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent: 0, request });
+        let name = SentFrame::from(&head);
+        self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent: 0, name });
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
@@ -388,6 +389,12 @@ impl<S: ByteSocket> Link for Stream<S> {
         match &mut self.state {
             Receiving::Data { into, .. } => *into = None,
             Receiving::Stalled { .. } | Receiving::Head => {}
+        }
+    }
+
+    fn discard_landing(&mut self) {
+        if let Receiving::Data { into, .. } = &mut self.state {
+            *into = None;
         }
     }
 

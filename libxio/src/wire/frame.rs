@@ -1,6 +1,6 @@
 //! The frame head: 48 bytes before every frame. Its layout never changes, whatever the version.
 
-use super::{Checksum, HELLO_BODY_BYTES_MAX, Violation};
+use super::{Checksum, HELLO_BODY_BYTES_MAX, REMOTE_ADDRESS_BYTES, Violation};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -15,8 +15,31 @@ pub const FAILED_UNANSWERED: u32 = 1;
 pub const FAILED_NO_ROOM: u32 = 2;
 /// `room` of a failed response: the answer was longer than `replay_bytes_max` and the request not idempotent.
 pub const FAILED_NOT_KEPT: u32 = 3;
+/// `room` of a failed response: the request was cancelled.
+pub const FAILED_CANCELLED: u32 = 4;
+/// `room` of a failed response to a remote read or write: no such memory is exposed (any more), or the key is wrong.
+pub const FAILED_NO_REGION: u32 = 5;
+/// `room` of a failed response to a remote read or write: the range leaves the exposed memory.
+pub const FAILED_OUT_OF_BOUNDS: u32 = 6;
+/// `room` of a failed response to a remote read or write: the memory is not exposed for this.
+pub const FAILED_NOT_PERMITTED: u32 = 7;
 
-/// What a frame is. Numbers 10 to 19 are reserved for the patterns to come (see docs/PROTOCOL.md).
+/// `room` of a receipt: the application took the message.
+pub const RECEIPT_ACCEPTED: u32 = 1;
+/// `room` of a receipt: the application did not want the message.
+pub const RECEIPT_REJECTED: u32 = 2;
+
+/// `room` of the result of a cancel: the request was not executed, or not to its end.
+pub const CANCEL_DONE: u32 = 1;
+/// `room` of the result of a cancel: the request has its answer.
+pub const CANCEL_TOO_LATE: u32 = 2;
+/// `room` of the result of a cancel: the responder does not know the request.
+pub const CANCEL_NOT_FOUND: u32 = 3;
+
+/// `room` of a Ready for a one-way message: its data is not wanted.
+pub const READY_NOT_WANTED: u32 = 1;
+
+/// What a frame is. Number 18 was never used, 19 is reserved (see docs/PROTOCOL.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -38,6 +61,22 @@ pub enum FrameKind {
     Request = 8,
     /// A response.
     Response = 9,
+    /// A one-way message.
+    OneWay = 10,
+    /// The application has read a message, and accepted or rejected it.
+    Receipt = 11,
+    /// The requester does not want the answer any more.
+    Cancel = 12,
+    /// What came of a cancel.
+    CancelResult = 13,
+    /// The receiver has chosen where the data of an announced message lands.
+    Ready = 14,
+    /// The data of an announced message.
+    Data = 15,
+    /// Read exposed memory.
+    RemoteRead = 16,
+    /// Write exposed memory.
+    RemoteWrite = 17,
 }
 
 impl FrameKind {
@@ -56,6 +95,14 @@ impl FrameKind {
             7 => FrameKind::Credit,
             8 => FrameKind::Request,
             9 => FrameKind::Response,
+            10 => FrameKind::OneWay,
+            11 => FrameKind::Receipt,
+            12 => FrameKind::Cancel,
+            13 => FrameKind::CancelResult,
+            14 => FrameKind::Ready,
+            15 => FrameKind::Data,
+            16 => FrameKind::RemoteRead,
+            17 => FrameKind::RemoteWrite,
             other => return Err(Violation::UnknownKind(other)),
         })
     }
@@ -70,8 +117,18 @@ impl FrameKind {
             FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal | FrameKind::Goodbye => {
                 FrameFlags::default()
             }
-            FrameKind::Ping | FrameKind::Pong | FrameKind::Credit => FrameFlags::MORE,
-            FrameKind::Request => FrameFlags::IDEMPOTENT.with(FrameFlags::MORE),
+            FrameKind::Ping
+            | FrameKind::Pong
+            | FrameKind::Credit
+            | FrameKind::Cancel
+            | FrameKind::CancelResult
+            | FrameKind::RemoteRead
+            | FrameKind::RemoteWrite => FrameFlags::MORE,
+            FrameKind::Request => FrameFlags::MESSAGE.with(FrameFlags::IDEMPOTENT),
+            FrameKind::OneWay => FrameFlags::MESSAGE,
+            FrameKind::Receipt | FrameKind::Ready | FrameKind::Data => {
+                FrameFlags::MORE.with(FrameFlags::ONE_WAY)
+            }
             FrameKind::Response => FrameFlags::MORE.with(FrameFlags::REPLAYED).with(FrameFlags::FAILED),
         }
     }
@@ -88,12 +145,18 @@ impl FrameFlags {
     pub const MORE: FrameFlags = FrameFlags(2);
     /// Response: it was kept and is sent again.
     pub const REPLAYED: FrameFlags = FrameFlags(4);
-    /// The sender wants a receipt (reserved).
+    /// Request, one-way message: the sender wants a receipt.
     pub const RECEIPT: FrameFlags = FrameFlags(8);
     /// Response: the responder's application gave no answer; `room` says why.
     pub const FAILED: FrameFlags = FrameFlags(16);
+    /// Request, one-way message: the data is not in the frame; it comes when the receiver is ready for it.
+    pub const ANNOUNCED: FrameFlags = FrameFlags(32);
+    /// Receipt, Ready, Data: the sequence number is that of a one-way message, not of a request.
+    pub const ONE_WAY: FrameFlags = FrameFlags(64);
     /// All bits that are known.
-    const KNOWN: FrameFlags = FrameFlags(31);
+    const KNOWN: FrameFlags = FrameFlags(127);
+    /// What requests and one-way messages have in common.
+    const MESSAGE: FrameFlags = FrameFlags(2 + 8 + 32);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -122,18 +185,21 @@ pub struct FrameHead {
     pub flags: FrameFlags,
     /// Request slot; 0 for frames without one.
     pub slot: u16,
-    /// Sequence number of the request in its slot, from 1.
+    /// Number of the request in its slot, or of the one-way message in its direction, from 1.
     pub sequence: u32,
     /// Bytes of the message header that follows.
     pub header_length: u32,
-    /// Bytes of data that follow the header (and the padding).
+    /// Bytes of data; they follow the header (and the padding) unless the frame is [announced](FrameFlags::ANNOUNCED).
     pub data_length: u32,
     /// Padding between header and data, so that data can land aligned.
     pub data_padding: u16,
-    /// Request: most bytes of data that the response may carry. Failed response: the reason.
+    /// Request: most bytes of data that the response may carry. Remote read: bytes asked for. Failed response: the
+    /// reason. Receipt, CancelResult, Ready: the result.
     pub room: u32,
-    /// Cumulative bytes of request data that the sender of this frame is ready to receive.
+    /// Cumulative bytes of message data that the sender of this frame is ready to receive.
     pub bytes_granted: u64,
+    /// All one-way messages up to this one have been released; 0 says nothing new.
+    pub acknowledged: u32,
     /// CRC-32C of the data where negotiated, else 0.
     pub data_crc: u32,
 }
@@ -145,6 +211,8 @@ pub struct FrameLimits {
     pub header_bytes_max: u32,
     /// Greatest data in bytes.
     pub data_bytes_max: u32,
+    /// Greatest data that comes without an announcement, in bytes.
+    pub immediate_bytes_max: u32,
     /// Slots that the peer may use for requests.
     pub slots: u16,
     /// Slots that we use.
@@ -160,6 +228,7 @@ impl FrameLimits {
         FrameLimits {
             header_bytes_max: HELLO_BODY_BYTES_MAX as u32,
             data_bytes_max: 0,
+            immediate_bytes_max: 0,
             slots: 0,
             own_slots: 0,
             crc: true,
@@ -182,7 +251,6 @@ struct HeadBytes {
     extension_length: U16,
     room: U32,
     bytes_granted: U64,
-    /// Kept for the cumulative sequence of one-way messages.
     acknowledged: U32,
     data_crc: U32,
     head_crc: U32,
@@ -216,8 +284,15 @@ impl FrameHead {
             data_padding: 0,
             room: 0,
             bytes_granted: 0,
+            acknowledged: 0,
             data_crc: 0,
         }
+    }
+
+    /// Bytes of data that follow in this frame: none for an announcement.
+    #[must_use]
+    pub fn data_in_frame(&self) -> u32 {
+        if self.flags.contains(FrameFlags::ANNOUNCED) { 0 } else { self.data_length }
     }
 
     /// The bytes of this head; with `crc` (and always for Hello, Welcome and Refusal) the checksum of the head and of
@@ -234,6 +309,7 @@ impl FrameHead {
             data_padding,
             room,
             bytes_granted,
+            acknowledged,
             data_crc,
         } = self;
         let mut bytes = HeadBytes {
@@ -247,7 +323,7 @@ impl FrameHead {
             extension_length: 0.into(),
             room: room.into(),
             bytes_granted: bytes_granted.into(),
-            acknowledged: 0.into(),
+            acknowledged: acknowledged.into(),
             data_crc: data_crc.into(),
             head_crc: 0.into(),
             reserved: 0.into(),
@@ -275,13 +351,12 @@ impl FrameHead {
             data_padding: raw.data_padding.get(),
             room: raw.room.get(),
             bytes_granted: raw.bytes_granted.get(),
+            acknowledged: raw.acknowledged.get(),
             data_crc: raw.data_crc.get(),
         };
-        for (field, value) in [
-            ("extension_length", raw.extension_length.get().into()),
-            ("acknowledged", raw.acknowledged.get()),
-            ("reserved", raw.reserved.get()),
-        ] {
+        for (field, value) in
+            [("extension_length", raw.extension_length.get().into()), ("reserved", raw.reserved.get())]
+        {
             if value != 0 {
                 return Err(Violation::ReservedNotZero { field, value });
             }
@@ -310,8 +385,58 @@ impl FrameHead {
         let zero = |field, value: u64| {
             if value == 0 { Ok(()) } else { Err(Violation::FieldNotZero { kind, field, value }) }
         };
+        let without_parts = || {
+            zero("header_length", self.header_length.into())?;
+            zero("data_length", self.data_length.into())
+        };
         match kind {
-            FrameKind::Request => self.check_slot(limits.slots),
+            FrameKind::Request => {
+                self.check_slot(limits.slots)?;
+                self.check_announced()
+            }
+            FrameKind::OneWay => {
+                zero("slot", self.slot.into())?;
+                self.check_sequence()?;
+                zero("room", self.room.into())?;
+                self.check_announced()
+            }
+            FrameKind::Receipt => {
+                self.check_number(limits.own_slots)?;
+                without_parts()?;
+                self.check_value(RECEIPT_ACCEPTED, RECEIPT_REJECTED)
+            }
+            FrameKind::Cancel => {
+                self.check_slot(limits.slots)?;
+                without_parts()?;
+                zero("room", self.room.into())
+            }
+            FrameKind::CancelResult => {
+                self.check_slot(limits.own_slots)?;
+                without_parts()?;
+                self.check_value(CANCEL_DONE, CANCEL_NOT_FOUND)
+            }
+            FrameKind::Ready => {
+                self.check_number(limits.own_slots)?;
+                without_parts()?;
+                let one_way = self.flags.contains(FrameFlags::ONE_WAY);
+                self.check_value(0, if one_way { READY_NOT_WANTED } else { 0 })
+            }
+            FrameKind::Data => {
+                self.check_number(limits.slots)?;
+                zero("header_length", self.header_length.into())?;
+                zero("room", self.room.into())
+            }
+            FrameKind::RemoteRead | FrameKind::RemoteWrite => {
+                self.check_slot(limits.slots)?;
+                if self.header_length < REMOTE_ADDRESS_BYTES as u32 {
+                    return Err(Violation::RemoteAddressLength { length: self.header_length });
+                }
+                if kind == FrameKind::RemoteRead {
+                    zero("data_length", self.data_length.into())
+                } else {
+                    zero("room", self.room.into())
+                }
+            }
             FrameKind::Response => {
                 self.check_slot(limits.own_slots)?;
                 if self.flags.contains(FrameFlags::FAILED) {
@@ -329,15 +454,49 @@ impl FrameHead {
                 if matches!(kind, FrameKind::Ping | FrameKind::Pong | FrameKind::Credit) {
                     zero("header_length", self.header_length.into())?;
                 }
-                if kind.is_handshake() { zero("bytes_granted", self.bytes_granted) } else { Ok(()) }
+                if kind.is_handshake() {
+                    zero("bytes_granted", self.bytes_granted)?;
+                    zero("acknowledged", self.acknowledged.into())?;
+                }
+                Ok(())
             }
         }
+    }
+
+    /// The number of a request, or, with its flag, of a one-way message.
+    fn check_number(&self, slots: u16) -> Result<(), Violation> {
+        if !self.flags.contains(FrameFlags::ONE_WAY) {
+            return self.check_slot(slots);
+        }
+        if self.slot != 0 {
+            let value = self.slot.into();
+            return Err(Violation::FieldNotZero { kind: self.kind, field: "slot", value });
+        }
+        self.check_sequence()
+    }
+
+    fn check_announced(&self) -> Result<(), Violation> {
+        if self.flags.contains(FrameFlags::ANNOUNCED) && self.data_length == 0 {
+            return Err(Violation::AnnouncedNothing);
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, first: u32, last: u32) -> Result<(), Violation> {
+        if (first..=last).contains(&self.room) {
+            return Ok(());
+        }
+        Err(Violation::UnknownValue { kind: self.kind, value: self.room })
     }
 
     fn check_slot(&self, slots: u16) -> Result<(), Violation> {
         if self.slot >= slots {
             return Err(Violation::SlotOutOfRange { slot: self.slot, slots });
         }
+        self.check_sequence()
+    }
+
+    fn check_sequence(&self) -> Result<(), Violation> {
         if self.sequence == 0 {
             return Err(Violation::ZeroSequence { slot: self.slot });
         }
@@ -346,7 +505,8 @@ impl FrameHead {
 
     fn check_lengths(&self, limits: &FrameLimits) -> Result<(), Violation> {
         let header_limit = match self.kind {
-            FrameKind::Request | FrameKind::Response => limits.header_bytes_max,
+            FrameKind::Request | FrameKind::Response | FrameKind::OneWay => limits.header_bytes_max,
+            FrameKind::RemoteRead | FrameKind::RemoteWrite => REMOTE_ADDRESS_BYTES as u32,
             _ => HELLO_BODY_BYTES_MAX as u32,
         };
         if self.header_length > header_limit {
@@ -355,10 +515,16 @@ impl FrameHead {
         if self.data_length > limits.data_bytes_max {
             return Err(Violation::DataTooLong { length: self.data_length, limit: limits.data_bytes_max });
         }
+        if matches!(self.kind, FrameKind::Request | FrameKind::OneWay)
+            && self.data_in_frame() > limits.immediate_bytes_max
+        {
+            let limit = limits.immediate_bytes_max;
+            return Err(Violation::NotAnnounced { length: self.data_length, limit });
+        }
         if self.data_padding > PADDING_BYTES_MAX {
             return Err(Violation::PaddingTooLong { padding: self.data_padding });
         }
-        if self.data_padding > 0 && self.data_length == 0 {
+        if self.data_padding > 0 && self.data_in_frame() == 0 {
             return Err(Violation::PaddingWithoutData { padding: self.data_padding });
         }
         Ok(())
@@ -370,7 +536,7 @@ impl FrameHead {
         if !in_force && head_crc != 0 {
             return Err(Violation::UnexpectedChecksum { field: "head_crc", value: head_crc });
         }
-        if (!in_force || self.data_length == 0) && self.data_crc != 0 {
+        if (!in_force || self.data_in_frame() == 0) && self.data_crc != 0 {
             return Err(Violation::UnexpectedChecksum { field: "data_crc", value: self.data_crc });
         }
         Ok(())

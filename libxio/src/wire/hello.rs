@@ -108,7 +108,7 @@ struct HelloBytes {
     private_data_length: U16,
 }
 
-const _: () = assert!(size_of::<HelloStart>() == 12 && size_of::<HelloBytes>() == 92);
+const _: () = assert!(size_of::<HelloStart>() == 12 && size_of::<HelloBytes>() == 100);
 
 impl Fixed for HelloBytes {
     fn length(&self) -> u16 {
@@ -240,14 +240,14 @@ mod tests {
     use super::*;
 
     #[rustfmt::skip]
-    const GOLDEN: [u8; 100] = [
-        0x52, 0x2d, 0x58, 0x49, 0x4f, 0x0d, 0x0a, 0x01, 0x01, 0x00, 0x01, 0x00, 0x5c, 0x00, 0x01, 0x00,
+    const GOLDEN: [u8; 108] = [
+        0x52, 0x2d, 0x58, 0x49, 0x4f, 0x0d, 0x0a, 0x01, 0x01, 0x00, 0x01, 0x00, 0x64, 0x00, 0x01, 0x00,
         0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07,
         0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
         0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x07, 0x00, 0x00, 0x00, 0x00, 0x04, 0x10, 0x00,
         0x00, 0x21, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x01, 0x00, 0x00, 0x10, 0x27, 0x00, 0x00, 0x05, 0x00, 0x03, 0x00, 0x2f, 0x64, 0x61, 0x74,
-        0x61, 0x6b, 0x65, 0x79,
+        0x00, 0x01, 0x00, 0x00, 0x10, 0x27, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x00, 0x10, 0x00,
+        0x05, 0x00, 0x03, 0x00, 0x2f, 0x64, 0x61, 0x74, 0x61, 0x6b, 0x65, 0x79,
     ];
 
     fn hello() -> Hello {
@@ -267,6 +267,8 @@ mod tests {
                 window_bytes: 8 << 20,
                 replay_bytes_max: 256,
                 keepalive_ms: 10_000,
+                one_way_max: 512,
+                immediate_bytes_max: 1 << 20,
             },
             resource: "/data".to_owned(),
             private_data: b"key".to_vec(),
@@ -302,7 +304,7 @@ mod tests {
     fn a_later_version_may_append_fields_and_parts() {
         let later = Hello { version_max: 2, features: u64::MAX, ..hello() };
         let mut body = later.encode();
-        body.splice(92..92, [0xEE; 20]);
+        body.splice(100..100, [0xEE; 20]);
         body[12] += 20;
         body.extend([0xDD; 30]);
         let found = Hello::decode(&body).unwrap();
@@ -329,8 +331,8 @@ mod tests {
 
     #[test]
     fn fields_are_checked() {
-        assert_eq!(refused(&with(12, &[91])), Violation::FixedPartTooShort { length: 91, expected: 92 });
-        assert_eq!(refused(&with(12, &[101])), Violation::BodyTooShort { length: 100, expected: 101 });
+        assert_eq!(refused(&with(12, &[99])), Violation::FixedPartTooShort { length: 99, expected: 100 });
+        assert_eq!(refused(&with(12, &[109])), Violation::BodyTooShort { length: 108, expected: 109 });
         assert_eq!(refused(&with(14, &[2])), Violation::UnknownLoopKind(2));
         assert!(matches!(refused(&with(15, &[1])), Violation::ReservedNotZero { value: 1, .. }));
         let huge = (GRANT_AHEAD_MAX + 1).to_le_bytes();
@@ -339,22 +341,24 @@ mod tests {
             refused(&with(72, &((4u64 << 20) - 1).to_le_bytes())),
             Violation::WindowTooSmall { window: (4 << 20) - 1, data_bytes_max: 4 << 20 }
         );
-        assert_eq!(refused(&with(90, &[4])), Violation::BodyTooShort { length: 3, expected: 4 });
+        assert_eq!(refused(&with(98, &[4])), Violation::BodyTooShort { length: 3, expected: 4 });
+        let many = (super::super::ONE_WAY_MAX + 1).to_le_bytes();
+        assert!(matches!(refused(&with(88, &many)), Violation::FieldTooLarge { field: "one_way_max", .. }));
         assert_eq!(
-            refused(&with(88, &4097u16.to_le_bytes())),
+            refused(&with(96, &4097u16.to_le_bytes())),
             Violation::PartTooLong { field: "the resource", length: 4097, limit: 4096 }
         );
         assert_eq!(
-            refused(&with(90, &u16::MAX.to_le_bytes())),
+            refused(&with(98, &u16::MAX.to_le_bytes())),
             Violation::PartTooLong { field: "the private data", length: 65_535, limit: 4096 }
         );
     }
 
     #[test]
     fn resources_are_checked() {
-        assert_eq!(refused(&with(92, b"data/")), Violation::BadResource);
-        assert_eq!(refused(&with(92, b"/da\0a")), Violation::BadResource);
-        assert_eq!(refused(&with(92, b"/da\xFFa")), Violation::NotUtf8 { field: "the resource" });
+        assert_eq!(refused(&with(100, b"data/")), Violation::BadResource);
+        assert_eq!(refused(&with(100, b"/da\0a")), Violation::BadResource);
+        assert_eq!(refused(&with(100, b"/da\xFFa")), Violation::NotUtf8 { field: "the resource" });
         assert_eq!(refused(&Hello { resource: String::new(), ..hello() }.encode()), Violation::BadResource);
     }
 

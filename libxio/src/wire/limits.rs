@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// How far a byte grant may be ahead of what was sent: 1 TiB. Nobody means to receive more at once, and cumulative
 /// counters then stay below 2^64 for years at 100 GB/s.
 pub const GRANT_AHEAD_MAX: u64 = 1 << 40;
+/// Most one-way messages that may be unacknowledged: a bit for each is kept by the receiver, 128 KiB in all.
+pub const ONE_WAY_MAX: u32 = 1 << 20;
 
 /// What one side is ready for, in a hello or a welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,11 @@ pub struct Limits {
     pub replay_bytes_max: u32,
     /// The sender answers a ping within this time, in milliseconds; 0 promises nothing.
     pub keepalive_ms: u32,
+    /// One-way messages that the sender is ready to have unacknowledged: at most [`ONE_WAY_MAX`], 0 takes none.
+    pub one_way_max: u32,
+    /// Greatest data, in bytes, that may come together with its message. Above it the message is announced, and its
+    /// data comes when the sender of these limits has said where it lands. `u32::MAX`: all data comes at once.
+    pub immediate_bytes_max: u32,
 }
 
 /// The limits as bytes.
@@ -40,21 +47,30 @@ pub(super) struct LimitsBytes {
     window_bytes: U64,
     replay_bytes_max: U32,
     keepalive_ms: U32,
+    one_way_max: U32,
+    immediate_bytes_max: U32,
 }
 
-const _: () = assert!(size_of::<LimitsBytes>() == 28);
+const _: () = assert!(size_of::<LimitsBytes>() == 36);
 
 impl Limits {
     /// Checks that a peer could live with these limits.
     ///
     /// # Errors
-    /// A window that is beyond reason, or smaller than one message.
+    /// A window that is beyond reason, or smaller than one message; more one-way messages than anybody counts.
     pub fn validate(&self) -> Result<(), Violation> {
         if self.window_bytes > GRANT_AHEAD_MAX {
             return Err(Violation::FieldTooLarge {
                 field: "window_bytes",
                 value: self.window_bytes,
                 limit: GRANT_AHEAD_MAX,
+            });
+        }
+        if self.one_way_max > ONE_WAY_MAX {
+            return Err(Violation::FieldTooLarge {
+                field: "one_way_max",
+                value: self.one_way_max.into(),
+                limit: ONE_WAY_MAX.into(),
             });
         }
         if self.window_bytes < u64::from(self.data_bytes_max) {
@@ -75,6 +91,8 @@ impl Limits {
             window_bytes,
             replay_bytes_max,
             keepalive_ms,
+            one_way_max,
+            immediate_bytes_max,
         } = self;
         LimitsBytes {
             slots: slots.into(),
@@ -84,6 +102,8 @@ impl Limits {
             window_bytes: window_bytes.into(),
             replay_bytes_max: replay_bytes_max.into(),
             keepalive_ms: keepalive_ms.into(),
+            one_way_max: one_way_max.into(),
+            immediate_bytes_max: immediate_bytes_max.into(),
         }
     }
 
@@ -96,6 +116,8 @@ impl Limits {
             window_bytes: bytes.window_bytes.get(),
             replay_bytes_max: bytes.replay_bytes_max.get(),
             keepalive_ms: bytes.keepalive_ms.get(),
+            one_way_max: bytes.one_way_max.get(),
+            immediate_bytes_max: bytes.immediate_bytes_max.get(),
         }
     }
 }

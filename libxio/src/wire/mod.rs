@@ -15,20 +15,24 @@ mod limits;
 #[cfg(test)]
 mod property;
 mod refusal;
+mod remote;
 mod violation;
 mod welcome;
 
 pub use checksum::Checksum;
 pub use frame::{
-    FAILED_NO_ROOM, FAILED_NOT_KEPT, FAILED_UNANSWERED, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind,
-    FrameLimits, PADDING_BYTES_MAX,
+    CANCEL_DONE, CANCEL_NOT_FOUND, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_REGION, FAILED_NO_ROOM,
+    FAILED_NOT_KEPT, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FAILED_UNANSWERED, FRAME_HEAD_BYTES,
+    FrameFlags, FrameHead, FrameKind, FrameLimits, PADDING_BYTES_MAX, READY_NOT_WANTED, RECEIPT_ACCEPTED,
+    RECEIPT_REJECTED,
 };
 pub use goodbye::{GOODBYE_TEXT_BYTES_MAX, Goodbye};
 pub use hello::{
     FEATURE_CRC, FEATURES, HELLO_BODY_BYTES_MAX, HELLO_MAGIC, Hello, LoopKind, PRIVATE_DATA_BYTES_MAX,
     RESOURCE_BYTES_MAX, SessionId, VERSION, VERSION_MIN,
 };
-pub use limits::{GRANT_AHEAD_MAX, Limits};
+pub use limits::{GRANT_AHEAD_MAX, Limits, ONE_WAY_MAX};
 pub use refusal::{Refusal, RejectReason};
+pub use remote::{REMOTE_ADDRESS_BYTES, RemoteAddress};
 pub use violation::Violation;
 pub use welcome::Welcome;

@@ -6,19 +6,24 @@ use proptest::prelude::*;
 
 fn limits() -> impl Strategy<Value = Limits> {
     let counts = (any::<u16>(), any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
-    (counts, 0..GRANT_AHEAD_MAX - u64::from(u32::MAX)).prop_map(|(counts, beyond)| {
-        let (slots, peer_slots, header_bytes_max, data_bytes_max, replay_bytes_max, keepalive_ms) = counts;
-        let window_bytes = u64::from(data_bytes_max) + beyond;
-        Limits {
-            slots,
-            peer_slots,
-            header_bytes_max,
-            data_bytes_max,
-            window_bytes,
-            replay_bytes_max,
-            keepalive_ms,
-        }
-    })
+    (counts, 0..=ONE_WAY_MAX, any::<u32>(), 0..GRANT_AHEAD_MAX - u64::from(u32::MAX)).prop_map(
+        |(counts, one_way_max, immediate_bytes_max, beyond)| {
+            let (slots, peer_slots, header_bytes_max, data_bytes_max, replay_bytes_max, keepalive_ms) =
+                counts;
+            let window_bytes = u64::from(data_bytes_max) + beyond;
+            Limits {
+                slots,
+                peer_slots,
+                header_bytes_max,
+                data_bytes_max,
+                window_bytes,
+                replay_bytes_max,
+                keepalive_ms,
+                one_way_max,
+                immediate_bytes_max,
+            }
+        },
+    )
 }
 
 fn loop_kind() -> impl Strategy<Value = LoopKind> {
@@ -92,10 +97,11 @@ fn goodbye() -> impl Strategy<Value = Goodbye> {
 }
 
 fn frame_limits() -> impl Strategy<Value = FrameLimits> {
-    (any::<u32>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>()).prop_map(
-        |(header_bytes_max, data_bytes_max, slots, own_slots, crc)| FrameLimits {
+    (any::<u32>(), any::<[u32; 2]>(), any::<u16>(), any::<u16>(), any::<bool>()).prop_map(
+        |(header_bytes_max, [data_bytes_max, immediate_bytes_max], slots, own_slots, crc)| FrameLimits {
             header_bytes_max,
             data_bytes_max,
+            immediate_bytes_max,
             slots,
             own_slots,
             crc,
@@ -106,7 +112,7 @@ fn frame_limits() -> impl Strategy<Value = FrameLimits> {
 /// Bytes of a head that mostly look like one: each field is zero, small or anything.
 fn head_bytes() -> impl Strategy<Value = [u8; FRAME_HEAD_BYTES]> {
     let byte = prop_oneof![40 => Just(0u8), 6 => 0..16u8, 1 => any::<u8>()];
-    (0..12u8, prop::collection::vec(byte, FRAME_HEAD_BYTES - 1)).prop_map(|(kind, rest)| {
+    (0..20u8, prop::collection::vec(byte, FRAME_HEAD_BYTES - 1)).prop_map(|(kind, rest)| {
         let mut bytes = [kind; FRAME_HEAD_BYTES];
         bytes[1..].copy_from_slice(&rest);
         bytes
@@ -203,8 +209,17 @@ proptest! {
         prop_assert!(head.header_length <= limits.header_bytes_max.max(HELLO_BODY_BYTES_MAX as u32));
         prop_assert!(head.data_padding <= PADDING_BYTES_MAX);
         match head.kind {
-            FrameKind::Request => prop_assert!(head.slot < limits.slots && head.sequence > 0),
-            FrameKind::Response => prop_assert!(head.slot < limits.own_slots && head.sequence > 0),
+            FrameKind::Request | FrameKind::Cancel | FrameKind::RemoteRead | FrameKind::RemoteWrite => {
+                prop_assert!(head.slot < limits.slots && head.sequence > 0);
+            }
+            FrameKind::Response | FrameKind::CancelResult => {
+                prop_assert!(head.slot < limits.own_slots && head.sequence > 0);
+            }
+            FrameKind::Data | FrameKind::Receipt | FrameKind::Ready => {
+                prop_assert!(head.sequence > 0);
+                prop_assert!(head.flags.contains(FrameFlags::ONE_WAY) || head.slot < limits.slots.max(limits.own_slots));
+            }
+            FrameKind::OneWay => prop_assert!(head.slot == 0 && head.sequence > 0),
             _ => prop_assert_eq!((head.slot, head.sequence, head.data_length), (0, 0, 0)),
         }
         if !matches!(head.kind, FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal) {

@@ -56,7 +56,7 @@ pub enum Violation {
         slots: u16,
     },
     /// Sequence number 0, which is never used.
-    #[error("slot {slot} is used with sequence number 0, they count from 1")]
+    #[error("sequence number 0 (slot {slot}), they count from 1")]
     ZeroSequence {
         /// The slot.
         slot: u16,
@@ -106,6 +106,31 @@ pub enum Violation {
     /// The link ended inside a frame.
     #[error("the link ended inside a frame, expected the rest of it")]
     Truncated,
+    /// A result that this version does not know.
+    #[error("the result {value} is not known in a {kind:?} frame")]
+    UnknownValue {
+        /// The frame's kind.
+        kind: FrameKind,
+        /// The value of `room`.
+        value: u32,
+    },
+    /// A remote read or write whose header is no address.
+    #[error("the address of a remote read or write has {length} bytes, expected 32")]
+    RemoteAddressLength {
+        /// Length in bytes.
+        length: u32,
+    },
+    /// An announcement of no data.
+    #[error("data is announced, but there is none")]
+    AnnouncedNothing,
+    /// More data in a message than comes without an announcement.
+    #[error("data of {length} bytes came unannounced, at most {limit} may")]
+    NotAnnounced {
+        /// Length in bytes.
+        length: u32,
+        /// The limit in bytes.
+        limit: u32,
+    },
 
     // ---- the bodies of a handshake ----
     /// The first bytes of a hello are others.
@@ -259,6 +284,80 @@ pub enum Violation {
         /// The room in bytes.
         room: u32,
     },
+    /// A one-way message's sequence number is not the next.
+    #[error("one-way message {sequence}, expected {expected}")]
+    OneWayOutOfOrder {
+        /// The message's number.
+        sequence: u32,
+        /// The number that is due.
+        expected: u32,
+    },
+    /// More one-way messages unacknowledged than were granted.
+    #[error("one-way message {sequence}: {limit} are unacknowledged already, more were not granted")]
+    OneWayExceeded {
+        /// The message's number.
+        sequence: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// An acknowledgement of one-way messages that were not sent.
+    #[error("one-way message {sequence} is acknowledged, which was not sent")]
+    AcknowledgedTooMuch {
+        /// The number acknowledged.
+        sequence: u32,
+    },
+    /// A receipt that nobody waits for.
+    #[error("a receipt for message {sequence} (slot {slot}), for which none is due")]
+    ReceiptNotExpected {
+        /// The slot of a request, 0 for a one-way message.
+        slot: u16,
+        /// The message's number.
+        sequence: u32,
+    },
+    /// A one-way message was acknowledged without the receipt that its sender wants.
+    #[error("one-way message {sequence} is acknowledged without the receipt that was asked for")]
+    ReceiptMissing {
+        /// The message's number.
+        sequence: u32,
+    },
+    /// The result of a cancel that was not sent.
+    #[error("the result of a cancel of request {sequence} in slot {slot}, which was not cancelled")]
+    CancelResultNotExpected {
+        /// The slot.
+        slot: u16,
+        /// The request's number.
+        sequence: u32,
+    },
+    /// A Ready for data that was not announced, or a second one.
+    #[error("ready for the data of message {sequence} (slot {slot}), which does not wait to be sent")]
+    ReadyNotExpected {
+        /// The slot of a request, 0 for a one-way message.
+        slot: u16,
+        /// The message's number.
+        sequence: u32,
+    },
+    /// The data of a message that this side is not ready for.
+    #[error("the data of message {sequence} (slot {slot}), which was not asked for")]
+    DataNotExpected {
+        /// The slot of a request, 0 for a one-way message.
+        slot: u16,
+        /// The message's number.
+        sequence: u32,
+    },
+    /// Data of another length than was announced.
+    #[error("{length} bytes of data, {announced} were announced")]
+    DataLengthDiffers {
+        /// Length in bytes.
+        length: u32,
+        /// Bytes that were announced.
+        announced: u32,
+    },
+    /// Many probes and cancels from a peer that does not read the answers.
+    #[error("{limit} answers to probes and cancels are waiting to be read, more are not kept")]
+    AnswersNotRead {
+        /// How many are kept.
+        limit: u32,
+    },
 }
 
 impl Violation {
@@ -282,6 +381,10 @@ impl Violation {
             Violation::HeaderChecksum => 14,
             Violation::DataChecksum => 15,
             Violation::Truncated => 16,
+            Violation::UnknownValue { .. } => 17,
+            Violation::RemoteAddressLength { .. } => 18,
+            Violation::AnnouncedNothing => 19,
+            Violation::NotAnnounced { .. } => 20,
 
             Violation::BadMagic => 32,
             Violation::NoCommonVersion => 33,
@@ -306,6 +409,16 @@ impl Violation {
             Violation::ResponseWithoutRequest { .. } => 69,
             Violation::ResponseBeforeSent { .. } => 70,
             Violation::ResponseTooLong { .. } => 71,
+            Violation::OneWayOutOfOrder { .. } => 72,
+            Violation::OneWayExceeded { .. } => 73,
+            Violation::AcknowledgedTooMuch { .. } => 74,
+            Violation::ReceiptNotExpected { .. } => 75,
+            Violation::ReceiptMissing { .. } => 76,
+            Violation::CancelResultNotExpected { .. } => 77,
+            Violation::ReadyNotExpected { .. } => 78,
+            Violation::DataNotExpected { .. } => 79,
+            Violation::DataLengthDiffers { .. } => 80,
+            Violation::AnswersNotRead { .. } => 81,
         }
     }
 }
@@ -318,7 +431,7 @@ mod tests {
     const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md"));
 
     /// One of each, in the order of their numbers.
-    const EACH: [Violation; 38] = [
+    const EACH: [Violation; 52] = [
         Violation::UnknownKind(200),
         Violation::UnexpectedKind(3),
         Violation::UnknownFlags { flags: 128 },
@@ -335,6 +448,10 @@ mod tests {
         Violation::HeaderChecksum,
         Violation::DataChecksum,
         Violation::Truncated,
+        Violation::UnknownValue { kind: FrameKind::Receipt, value: 9 },
+        Violation::RemoteAddressLength { length: 3 },
+        Violation::AnnouncedNothing,
+        Violation::NotAnnounced { length: 2, limit: 1 },
         Violation::BadMagic,
         Violation::NoCommonVersion,
         Violation::BadVersionRange { min: 2, max: 1 },
@@ -357,6 +474,16 @@ mod tests {
         Violation::ResponseWithoutRequest { slot: 1, sequence: 2 },
         Violation::ResponseBeforeSent { slot: 1 },
         Violation::ResponseTooLong { length: 2, room: 1 },
+        Violation::OneWayOutOfOrder { sequence: 2, expected: 1 },
+        Violation::OneWayExceeded { sequence: 2, limit: 1 },
+        Violation::AcknowledgedTooMuch { sequence: 2 },
+        Violation::ReceiptNotExpected { slot: 0, sequence: 2 },
+        Violation::ReceiptMissing { sequence: 2 },
+        Violation::CancelResultNotExpected { slot: 1, sequence: 2 },
+        Violation::ReadyNotExpected { slot: 1, sequence: 2 },
+        Violation::DataNotExpected { slot: 1, sequence: 2 },
+        Violation::DataLengthDiffers { length: 1, announced: 2 },
+        Violation::AnswersNotRead { limit: 64 },
     ];
 
     fn name(violation: &Violation) -> String {

@@ -47,7 +47,7 @@ struct WelcomeBytes {
     reserved_end: U16,
 }
 
-const _: () = assert!(size_of::<WelcomeBytes>() == 92);
+const _: () = assert!(size_of::<WelcomeBytes>() == 100);
 
 impl Fixed for WelcomeBytes {
     fn length(&self) -> u16 {
@@ -130,7 +130,7 @@ impl Welcome {
         let (fixed, mut rest) = body::split::<WelcomeBytes>(bytes)?;
         let [a, b, c] = fixed.reserved;
         body::check_reserved("bytes 5 to 7 of a welcome", u32::from_le_bytes([a, b, c, 0]))?;
-        body::check_reserved("bytes 90 to 91 of a welcome", fixed.reserved_end.get().into())?;
+        body::check_reserved("bytes 98 to 99 of a welcome", fixed.reserved_end.get().into())?;
         let private_data = body::take(
             &mut rest,
             "the private data",
@@ -158,13 +158,14 @@ mod tests {
     use super::*;
 
     #[rustfmt::skip]
-    const GOLDEN: [u8; 94] = [
-        0x01, 0x00, 0x5c, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    const GOLDEN: [u8; 102] = [
+        0x01, 0x00, 0x64, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07,
         0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
         0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x07, 0x00, 0x00, 0x00, 0x00, 0x04, 0x10, 0x00,
         0x00, 0x21, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x01, 0x00, 0x00, 0x10, 0x27, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x6f, 0x6b,
+        0x00, 0x01, 0x00, 0x00, 0x10, 0x27, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x00, 0x10, 0x00,
+        0x02, 0x00, 0x00, 0x00, 0x6f, 0x6b,
     ];
 
     fn welcome() -> Welcome {
@@ -184,6 +185,8 @@ mod tests {
                 window_bytes: 8 << 20,
                 replay_bytes_max: 256,
                 keepalive_ms: 10_000,
+                one_way_max: 512,
+                immediate_bytes_max: 1 << 20,
             },
             private_data: b"ok".to_vec(),
         }
@@ -213,12 +216,12 @@ mod tests {
     fn fields_are_checked() {
         assert_eq!(refused(0, 0), Violation::VersionNotOffered { version: 0 });
         assert_eq!(refused(0, 2), Violation::VersionNotOffered { version: 2 });
-        assert_eq!(refused(2, 91), Violation::FixedPartTooShort { length: 91, expected: 92 });
+        assert_eq!(refused(2, 99), Violation::FixedPartTooShort { length: 99, expected: 100 });
         assert_eq!(refused(4, 9), Violation::UnknownLoopKind(9));
-        for at in [5, 6, 7, 90, 91] {
+        for at in [5, 6, 7, 98, 99] {
             assert!(matches!(refused(at, 1), Violation::ReservedNotZero { .. }));
         }
-        assert_eq!(refused(88, 3), Violation::BodyTooShort { length: 2, expected: 3 });
+        assert_eq!(refused(96, 3), Violation::BodyTooShort { length: 2, expected: 3 });
         assert!(matches!(refused(79, 1), Violation::FieldTooLarge { .. }));
     }
 

@@ -2,8 +2,14 @@
 
 use super::*;
 
-const LIMITS: FrameLimits =
-    FrameLimits { header_bytes_max: 8448, data_bytes_max: 1 << 20, slots: 0x0103, own_slots: 4, crc: false };
+const LIMITS: FrameLimits = FrameLimits {
+    header_bytes_max: 8448,
+    data_bytes_max: 1 << 20,
+    immediate_bytes_max: 1 << 20,
+    slots: 0x0103,
+    own_slots: 4,
+    crc: false,
+};
 const CHECKED: FrameLimits = FrameLimits { crc: true, ..LIMITS };
 
 #[rustfmt::skip]
@@ -40,6 +46,25 @@ fn response() -> FrameHead {
         header_length: 12,
         data_length: 100,
         ..FrameHead::new(FrameKind::Response)
+    }
+}
+
+/// A well-formed head of each kind.
+fn plain(kind: FrameKind) -> FrameHead {
+    let head = FrameHead::new(kind);
+    let number = FrameHead { sequence: 7, ..head };
+    let address = FrameHead { header_length: 32, ..number };
+    match kind {
+        FrameKind::Request => request(),
+        FrameKind::Response => FrameHead { header_length: 0, data_length: 0, ..response() },
+        FrameKind::OneWay => FrameHead { header_length: 5, data_length: 100, ..number },
+        FrameKind::Receipt => FrameHead { room: RECEIPT_REJECTED, ..number },
+        FrameKind::CancelResult => FrameHead { room: CANCEL_TOO_LATE, ..number },
+        FrameKind::Cancel | FrameKind::Ready => number,
+        FrameKind::Data => FrameHead { data_length: 100, ..number },
+        FrameKind::RemoteRead => FrameHead { room: 100, ..address },
+        FrameKind::RemoteWrite => FrameHead { data_length: 100, ..address },
+        _ => head,
     }
 }
 
@@ -112,26 +137,42 @@ fn nothing_but_a_handshake_is_taken_before_it() {
 
 #[test]
 fn kinds_and_flags_that_are_not_known_or_not_allowed_are_refused() {
-    for kind in (0..=u8::MAX).filter(|kind| !(1..=9).contains(kind)) {
+    for kind in (0..=u8::MAX).filter(|kind| !(1..=17).contains(kind)) {
         let mut bytes = REQUEST_BYTES;
         bytes[0] = kind;
         assert_eq!(FrameHead::decode(&bytes, &LIMITS), Err(Violation::UnknownKind(kind)));
     }
     assert_eq!(
-        refused(FrameHead { flags: FrameFlags(32 + 1), ..request() }),
-        Violation::UnknownFlags { flags: 33 }
+        refused(FrameHead { flags: FrameFlags(128 + 1), ..request() }),
+        Violation::UnknownFlags { flags: 129 }
     );
-    let allowed = [(1, 0), (2, 0), (3, 0), (4, 0), (5, 2), (6, 2), (7, 2), (8, 1 + 2), (9, 2 + 4 + 16)];
+    let allowed = [
+        (1, 0),
+        (2, 0),
+        (3, 0),
+        (4, 0),
+        (5, 2),
+        (6, 2),
+        (7, 2),
+        (8, 1 + 2 + 8 + 32),
+        (9, 2 + 4 + 16),
+        (10, 2 + 8 + 32),
+        (11, 2 + 64),
+        (12, 2),
+        (13, 2),
+        (14, 2 + 64),
+        (15, 2 + 64),
+        (16, 2),
+        (17, 2),
+    ];
     for (number, flags) in allowed {
         let kind = FrameKind::from_byte(number).unwrap();
         assert_eq!(kind as u8, number);
-        for bit in [1, 2, 4, 8, 16] {
-            let head = match kind {
-                FrameKind::Request => request(),
-                FrameKind::Response => FrameHead { header_length: 0, data_length: 0, ..response() },
-                _ => FrameHead::new(kind),
-            };
-            let head = FrameHead { flags: FrameFlags(bit), ..head };
+        for bit in [1, 2, 4, 8, 16, 32, 64] {
+            let mut head = FrameHead { flags: FrameFlags(bit), ..plain(kind) };
+            if bit == 32 {
+                head.data_padding = 0;
+            }
             if flags & bit != 0 {
                 accepted(head);
             } else {
@@ -143,14 +184,9 @@ fn kinds_and_flags_that_are_not_known_or_not_allowed_are_refused() {
 
 #[test]
 fn reserved_fields_are_zero() {
-    for (at, field) in [
-        (18, "extension_length"),
-        (19, "extension_length"),
-        (32, "acknowledged"),
-        (35, "acknowledged"),
-        (44, "reserved"),
-        (47, "reserved"),
-    ] {
+    for (at, field) in
+        [(18, "extension_length"), (19, "extension_length"), (44, "reserved"), (47, "reserved")]
+    {
         let mut bytes = REQUEST_BYTES;
         bytes[at] = 1;
         assert!(matches!(
@@ -220,6 +256,8 @@ fn fields_that_a_kind_does_not_use_are_zero() {
     for kind in [FrameKind::Hello, FrameKind::Welcome, FrameKind::Refusal] {
         let head = FrameHead { bytes_granted: 1, ..FrameHead::new(kind) };
         assert_eq!(refused(head), not_zero(kind, "bytes_granted", 1));
+        let head = FrameHead { acknowledged: 1, ..FrameHead::new(kind) };
+        assert_eq!(refused(head), not_zero(kind, "acknowledged", 1));
     }
 }
 
@@ -257,4 +295,81 @@ fn checksums_that_are_not_in_force_are_zero() {
     assert!(matches!(found, Err(Violation::UnexpectedChecksum { field: "head_crc", .. })));
     let no_data = FrameHead { header_length: 0, data_length: 0, data_padding: 0, data_crc: 7, ..request() };
     assert_eq!(FrameHead::decode(&no_data.encode(&[], true), &CHECKED), Err(unexpected("data_crc", 7)));
+}
+
+#[test]
+fn each_pattern_has_its_fields_and_no_others() {
+    let not_zero = |kind, field, value| Violation::FieldNotZero { kind, field, value };
+    let with = |kind, change: fn(&mut FrameHead)| {
+        let mut head = plain(kind);
+        change(&mut head);
+        refused(head)
+    };
+    for number in 10..=17 {
+        let kind = FrameKind::from_byte(number).unwrap();
+        accepted(plain(kind));
+        accepted(FrameHead { bytes_granted: 9, acknowledged: 8, ..plain(kind) });
+        assert!(matches!(with(kind, |head| head.sequence = 0), Violation::ZeroSequence { .. }));
+    }
+    use FrameKind as K;
+    for kind in [K::Receipt, K::CancelResult, K::Ready] {
+        let found = with(kind, |head| head.slot = 4);
+        assert_eq!(found, Violation::SlotOutOfRange { slot: 4, slots: 4 }, "of our own slots");
+    }
+    for kind in [K::Cancel, K::Data, K::RemoteRead, K::RemoteWrite] {
+        accepted(FrameHead { slot: 4, ..plain(kind) });
+        assert!(matches!(with(kind, |head| head.slot = 0x0103), Violation::SlotOutOfRange { .. }));
+    }
+    for kind in [K::Receipt, K::Cancel, K::CancelResult, K::Ready] {
+        assert_eq!(with(kind, |head| head.header_length = 1), not_zero(kind, "header_length", 1));
+        assert_eq!(with(kind, |head| head.data_length = 1), not_zero(kind, "data_length", 1));
+    }
+    for kind in [K::OneWay, K::Cancel, K::Data, K::RemoteWrite] {
+        assert_eq!(with(kind, |head| head.room = 1), not_zero(kind, "room", 1));
+    }
+    for kind in [K::Receipt, K::Ready, K::Data] {
+        accepted(FrameHead { flags: FrameFlags::ONE_WAY, ..plain(kind) });
+        let found = with(kind, |head| (head.flags, head.slot) = (FrameFlags::ONE_WAY, 1));
+        assert_eq!(found, not_zero(kind, "slot", 1));
+    }
+    assert_eq!(with(K::OneWay, |head| head.slot = 1), not_zero(K::OneWay, "slot", 1));
+    assert_eq!(with(K::Data, |head| head.header_length = 1), not_zero(K::Data, "header_length", 1));
+    assert_eq!(with(K::RemoteRead, |head| head.data_length = 1), not_zero(K::RemoteRead, "data_length", 1));
+}
+
+#[test]
+fn results_addresses_and_announcements_are_checked() {
+    for (kind, values) in
+        [(FrameKind::Receipt, 1..=2), (FrameKind::CancelResult, 1..=3), (FrameKind::Ready, 0..=0)]
+    {
+        for value in 0..5 {
+            let head = FrameHead { room: value, ..plain(kind) };
+            if values.contains(&value) {
+                accepted(head);
+            } else {
+                assert_eq!(refused(head), Violation::UnknownValue { kind, value });
+            }
+        }
+    }
+    let ready = FrameHead { flags: FrameFlags::ONE_WAY, room: READY_NOT_WANTED, ..plain(FrameKind::Ready) };
+    accepted(ready);
+    for kind in [FrameKind::RemoteRead, FrameKind::RemoteWrite] {
+        let head = FrameHead { header_length: 31, ..plain(kind) };
+        assert_eq!(refused(head), Violation::RemoteAddressLength { length: 31 });
+        let head = FrameHead { header_length: 33, ..head };
+        assert_eq!(refused(head), Violation::HeaderTooLong { length: 33, limit: 32 });
+    }
+    let limits = FrameLimits { immediate_bytes_max: 99, ..LIMITS };
+    for kind in [FrameKind::Request, FrameKind::OneWay] {
+        let at_once = FrameHead { data_length: 100, data_padding: 0, ..plain(kind) };
+        let found = FrameHead::decode(&at_once.encode(&[], false), &limits);
+        assert_eq!(found, Err(Violation::NotAnnounced { length: 100, limit: 99 }));
+        let announced = FrameHead { flags: FrameFlags::ANNOUNCED, ..at_once };
+        assert_eq!((announced.data_in_frame(), at_once.data_in_frame()), (0, 100));
+        assert_eq!(FrameHead::decode(&announced.encode(&[], false), &limits), Ok(announced));
+        accepted(announced);
+        assert_eq!(refused(FrameHead { data_length: 0, ..announced }), Violation::AnnouncedNothing);
+        let padded = FrameHead { data_padding: 1, ..announced };
+        assert_eq!(refused(padded), Violation::PaddingWithoutData { padding: 1 });
+    }
 }

@@ -1,68 +1,106 @@
-//! Two contexts, driven in turn from one thread, over any transport: what the conformance suite stands on.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "every test file uses its own part")]
+//! Two contexts, driven in turn from one thread, over any transport.
 
-use libxio::transport::{Faults, SimNetwork};
+use libxio::transport::{Faults, SimNetwork, Transport};
 use libxio::{
     AcceptOptions, Connection, ConnectionOptions, Context, ContextOptions, Event, OutgoingRequest,
     OutgoingResponse, Request, ServerOptions, Session, Uri,
 };
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A transport under test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Sim { seed: u64, faults: Faults },
-    Tcp,
+/// A transport under test: where servers listen, and what contexts need to know of it.
+#[derive(Debug, Clone)]
+pub struct Fabric {
+    /// Where a server listens; a port of 0, or a name of its own.
+    pub listen: Uri,
+    /// What is not built in.
+    pub transports: Vec<Arc<dyn Transport>>,
+    /// The simulated network with its virtual time.
+    pub network: Option<SimNetwork>,
+    /// Lives as long as the test: a folder for sockets, say.
+    pub keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Every transport that the suite runs on.
-pub const KINDS: [Kind; 2] = [Kind::Sim { seed: 1, faults: Faults::NONE }, Kind::Tcp];
+impl Fabric {
+    /// The transport that is built in under this uri.
+    ///
+    /// # Panics
+    /// When it is no uri.
+    #[must_use]
+    pub fn built_in(listen: &str) -> Fabric {
+        let listen = listen.parse().expect("the suite is given a uri");
+        Fabric { listen, transports: Vec::new(), network: None, keep: None }
+    }
+
+    /// A simulated network.
+    #[must_use]
+    pub fn sim(seed: u64, faults: Faults) -> Fabric {
+        let network = SimNetwork::new(seed, faults);
+        Fabric {
+            transports: vec![Arc::new(network.clone())],
+            network: Some(network),
+            ..Fabric::built_in("sim://server:0/")
+        }
+    }
+
+    /// Options of a context on it, without polling, so that contexts driven in turn don't wait for each other.
+    #[must_use]
+    pub fn context_options(&self) -> ContextOptions {
+        let mut options = ContextOptions { polling_timeout: Duration::ZERO, ..ContextOptions::default() };
+        options.transports.extend(self.transports.iter().cloned());
+        if let Some(network) = &self.network {
+            options.clock = network.clock();
+        }
+        options
+    }
+}
 
 /// A client's and a server's context.
+#[derive(Debug)]
 pub struct Pair {
+    /// The connecting side.
     pub client: Context,
+    /// The listening side.
     pub server: Context,
+    /// Where the server listens.
     pub uri: Uri,
+    /// The simulated network, if it is one.
     pub network: Option<SimNetwork>,
+    /// Events of the client that no test has looked at yet.
     pub client_events: Vec<Event>,
+    /// Events of the server that no test has looked at yet.
     pub server_events: Vec<Event>,
+    /// The server's handle.
     pub listening: libxio::Server,
+    _fabric: Fabric,
 }
 
 impl Pair {
-    pub fn new(kind: Kind) -> Pair {
-        Pair::with(kind, |_| {}, |_| {}, ServerOptions::default())
+    /// A pair with the default options.
+    #[must_use]
+    pub fn new(fabric: Fabric) -> Pair {
+        Pair::with(fabric, |_| {}, |_| {}, ServerOptions::default())
     }
 
+    /// A pair with options changed as given.
+    #[must_use]
     pub fn with(
-        kind: Kind,
+        fabric: Fabric,
         client: impl FnOnce(&mut ContextOptions),
         server: impl FnOnce(&mut ContextOptions),
         server_options: ServerOptions,
     ) -> Pair {
-        let network = match kind {
-            Kind::Sim { seed, faults } => Some(SimNetwork::new(seed, faults)),
-            Kind::Tcp => None,
-        };
-        let options = || {
-            let mut options = ContextOptions { polling_timeout: Duration::ZERO, ..ContextOptions::default() };
-            if let Some(network) = &network {
-                options.clock = network.clock();
-                options.transports.push(Arc::new(network.clone()));
-            }
-            options
-        };
-        let (mut client_options, mut other_options) = (options(), options());
+        let (mut client_options, mut other_options) = (fabric.context_options(), fabric.context_options());
         client(&mut client_options);
         server(&mut other_options);
         let client = Context::new(client_options).unwrap();
         let mut server = Context::new(other_options).unwrap();
-        let address = if network.is_some() { "sim://server:0/" } else { "tcp://127.0.0.1:0/" };
-        let listening = server.listen(&address.parse().unwrap(), server_options).unwrap();
+        let listening = server.listen(&fabric.listen, server_options).unwrap();
         let uri = server.local_uri(listening).unwrap();
-        Pair { client, server, uri, network, client_events: vec![], server_events: vec![], listening }
+        let network = fabric.network.clone();
+        let (client_events, server_events) = (vec![], vec![]);
+        Pair { client, server, uri, network, client_events, server_events, listening, _fabric: fabric }
     }
 
     /// One turn of each side.
@@ -106,6 +144,7 @@ impl Pair {
         self.connect_session(&Session::new(self.uri.clone()), AcceptOptions::new())
     }
 
+    /// As [`Pair::connect`], as one more connection of a session.
     pub fn connect_session(&mut self, session: &Session, options: AcceptOptions) -> (Connection, Connection) {
         let client = self.client.connect(session, ConnectionOptions::default()).unwrap();
         let request = loop {
@@ -124,6 +163,7 @@ impl Pair {
     }
 
     /// The next request at the server.
+    #[track_caller]
     pub fn request(&mut self) -> Request {
         self.until("a request", |pair| !pair.server_events.is_empty());
         match self.server_events.remove(0) {
@@ -154,6 +194,45 @@ impl Pair {
         match self.client_event() {
             Event::Response { outcome, .. } => outcome.unwrap(),
             other => panic!("not a response but {other:?}"),
+        }
+    }
+
+    /// Closes the client's connection (its only one), and sees that nothing is left on either side.
+    #[track_caller]
+    pub fn finish(&mut self, connection: Connection) {
+        self.client.close(connection).unwrap();
+        let closed = |events: &[Event]| events.iter().any(|event| matches!(event, Event::Closed { .. }));
+        self.until("the end of both sides", |pair| {
+            closed(&pair.client_events) && closed(&pair.server_events)
+        });
+        self.assert_nothing_left();
+    }
+
+    /// Some turns, in which something that must not happen would.
+    pub fn settle(&mut self) {
+        for _ in 0..500 {
+            self.step();
+        }
+    }
+
+    /// Neither side holds anything: no connections, messages, memory.
+    #[track_caller]
+    pub fn assert_nothing_left(&mut self) {
+        self.client_events.clear();
+        self.server_events.clear();
+        self.settle();
+        for (side, context) in [("client", &self.client), ("server", &self.server)] {
+            let now = context.statistics().snapshot();
+            let gauges = [
+                now.connections,
+                now.requests_running,
+                now.requests_outstanding,
+                now.one_way_unacknowledged,
+                now.one_way_held,
+                now.waiting_for_grant,
+            ];
+            assert_eq!(gauges, [0; 6], "left at the {side}: {now:?}");
+            assert_eq!(context.pool().bytes_in_use(), 0, "memory left at the {side}");
         }
     }
 }

@@ -1,0 +1,62 @@
+//! Flow control: by messages and by bytes.
+
+use crate::{Make, Pair, pattern};
+use libxio::{Error, Event, OutgoingRequest, OutgoingResponse};
+
+/// Slots and sizes are limited.
+pub fn slots_and_sizes_are_limited(make: Make<'_>) {
+    let mut pair = Pair::with(make(), |_| {}, |server| server.limits.peer_slots = 3, Default::default());
+    let (connection, _) = pair.connect();
+    for token in 0..3 {
+        pair.client.request(connection, OutgoingRequest::new(b"x", token)).unwrap();
+    }
+    assert_eq!(pair.client.free_slots(connection).unwrap(), 0);
+    let fourth = pair.client.request(connection, OutgoingRequest::new(b"x", 3));
+    assert!(matches!(fourth, Err(Error::SlotsExhausted(3))), "{fourth:?}");
+    drop(pair.request());
+    assert!(matches!(pair.client_event(), Event::Response { .. }));
+    let limits = pair.client.peer_limits(connection).unwrap();
+    let header = vec![0; limits.header_bytes_max as usize + 1];
+    let long = pair.client.request(connection, OutgoingRequest::new(&header, 3));
+    assert!(matches!(long, Err(Error::LimitExceeded { .. })), "{long:?}");
+    let data = vec![0; limits.data_bytes_max as usize + 1];
+    let large = pair
+        .client
+        .request(connection, OutgoingRequest { data: data.into(), ..OutgoingRequest::new(b"", 3) });
+    assert!(matches!(large, Err(Error::LimitExceeded { .. })), "{large:?}");
+}
+
+/// A receiver that does not answer stops its sender by bytes.
+pub fn a_receiver_that_does_not_answer_stops_its_sender_by_bytes(make: Make<'_>) {
+    let window = 1 << 20;
+    let mut pair = Pair::with(
+        make(),
+        |_| {},
+        |server| {
+            server.limits.window_bytes = window;
+            server.limits.data_bytes_max = 256 << 10;
+        },
+        Default::default(),
+    );
+    let (connection, _) = pair.connect();
+    for token in 0..20 {
+        let data = pattern(256 << 10, token as u8).into();
+        pair.client
+            .request(connection, OutgoingRequest { data, ..OutgoingRequest::new(b"w", token) })
+            .unwrap();
+    }
+    for _ in 0..2000 {
+        pair.step();
+    }
+    assert_eq!(pair.server_events.len(), 4, "as many as the window holds");
+    let mut answered = 0;
+    while answered < 20 {
+        let request = pair.request();
+        assert_eq!(request.data().to_vec(), pattern(256 << 10, answered as u8));
+        pair.server.respond(request, OutgoingResponse::default()).unwrap();
+        answered += 1;
+        let in_use = pair.server.pool().bytes_in_use() as u64;
+        assert!(in_use <= window, "{in_use} bytes are held");
+    }
+    pair.until("all responses", |pair| pair.client_events.len() == 20);
+}

@@ -1,0 +1,388 @@
+//! What a connection makes of the peer's frames: events for the application, and frames in answer.
+
+use super::connection::ConnectionSink;
+use super::event::{Event, Landing, Reply, Request};
+use super::handle::{DropGuard, DroppedMessage};
+use super::handles::RequestId;
+use super::message::{Announced, CancelOutcome, Incoming, OneWay, Receipt};
+use super::outgoing::Cancel;
+use crate::session::{Admission, Answer, Standing};
+use crate::transport::{OutgoingFrame, SentFrame};
+use crate::wire::{
+    CANCEL_DONE, CANCEL_NOT_FOUND, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_REGION, FAILED_NO_ROOM,
+    FAILED_NOT_KEPT, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead, FrameKind,
+    READY_NOT_WANTED, RECEIPT_ACCEPTED, Violation,
+};
+use crate::{Error, HeaderBytes, Sgl};
+
+impl ConnectionSink<'_> {
+    pub(super) fn request(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
+        self.statistics.requests_received.add(1);
+        let idempotent = head.flags.contains(FrameFlags::IDEMPOTENT);
+        let (failed, header_again, data_again) =
+            match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
+                Admission::Execute => {
+                    self.execute(head, header, data);
+                    return Ok(());
+                }
+                Admission::Running => {
+                    self.state.receiving.release(u64::from(head.data_in_frame()));
+                    return Ok(());
+                }
+                Admission::Replay { header, data } => {
+                    (None, HeaderBytes::from_slice(header), Sgl::from(data.to_vec()))
+                }
+                Admission::ReplayFailure { reason } => (Some(reason), HeaderBytes::new(), Sgl::new()),
+            };
+        self.state.receiving.release(u64::from(head.data_in_frame()));
+        let id = RequestId { slot: head.slot, sequence: head.sequence };
+        let mut answer = self.state.frame_for(FrameKind::Response, id);
+        answer.flags = FrameFlags::REPLAYED;
+        if let Some(reason) = failed {
+            answer.flags = answer.flags.with(FrameFlags::FAILED);
+            answer.room = reason;
+        }
+        self.replies.push(OutgoingFrame { head: answer, header: header_again, data: data_again });
+        Ok(())
+    }
+
+    /// A new request goes to the application.
+    fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl) {
+        self.statistics.requests_running.add(1);
+        let connection = self.state.handle;
+        let id = RequestId { slot: head.slot, sequence: head.sequence };
+        let message = DroppedMessage::Request { id, data_length: head.data_in_frame() };
+        let guard = DropGuard::new(self.dropped, connection, message);
+        let header = HeaderBytes::from_slice(header);
+        if head.flags.contains(FrameFlags::ANNOUNCED) {
+            self.announce(head, header, Announced::Request(id), guard);
+            return;
+        }
+        self.events.push_back(Event::Request(Request {
+            connection,
+            id,
+            header,
+            data,
+            data_length: head.data_length,
+            room: head.room,
+            wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
+            more: head.flags.contains(FrameFlags::MORE),
+            guard,
+        }));
+    }
+
+    fn announce(&mut self, head: &FrameHead, header: HeaderBytes, message: Announced, guard: DropGuard) {
+        self.events.push_back(Event::Incoming(Incoming {
+            connection: self.state.handle,
+            message,
+            header,
+            data_length: head.data_length,
+            room: head.room,
+            wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
+            more: head.flags.contains(FrameFlags::MORE),
+            guard,
+        }));
+    }
+
+    pub(super) fn one_way(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
+        let sequence = head.sequence;
+        self.state.one_way_in.receive(sequence)?;
+        self.state.one_way_held += 1;
+        self.statistics.one_way_received.add(1);
+        self.statistics.one_way_held.add(1);
+        let connection = self.state.handle;
+        let wants_receipt = head.flags.contains(FrameFlags::RECEIPT);
+        let header = HeaderBytes::from_slice(header);
+        if head.flags.contains(FrameFlags::ANNOUNCED) {
+            let message = DroppedMessage::Announced { sequence, wants_receipt };
+            let guard = DropGuard::new(self.dropped, connection, message);
+            self.announce(head, header, Announced::OneWay { sequence }, guard);
+            return Ok(());
+        }
+        let message = DroppedMessage::OneWay { sequence, data_length: head.data_length, wants_receipt };
+        self.events.push_back(Event::OneWay(OneWay {
+            connection,
+            sequence,
+            header,
+            data,
+            data_length: head.data_length,
+            wants_receipt,
+            more: head.flags.contains(FrameFlags::MORE),
+            guard: DropGuard::new(self.dropped, connection, message),
+        }));
+        Ok(())
+    }
+
+    /// The data of an announced message has arrived where the application said.
+    pub(super) fn data(&mut self, head: &FrameHead, data: Sgl) -> Result<(), Violation> {
+        let found = self.state.transfer_of(head)?;
+        let transfer = self.state.transfers.swap_remove(found);
+        let (length, announced) = (head.data_length, transfer.data_length);
+        if length != announced {
+            return Err(Violation::DataLengthDiffers { length, announced });
+        }
+        let connection = self.state.handle;
+        let (header, wants_receipt, more) = (transfer.header, transfer.wants_receipt, transfer.more);
+        // Nothing of the byte grant was used.
+        let data_length = 0;
+        match transfer.message {
+            Announced::Request(id) => {
+                let message = DroppedMessage::Request { id, data_length };
+                let guard = DropGuard::new(self.dropped, connection, message);
+                let room = transfer.room;
+                self.events.push_back(Event::Request(Request {
+                    connection,
+                    id,
+                    header,
+                    data,
+                    data_length,
+                    room,
+                    wants_receipt,
+                    more,
+                    guard,
+                }));
+            }
+            Announced::OneWay { sequence } => {
+                let message = DroppedMessage::OneWay { sequence, data_length, wants_receipt };
+                let guard = DropGuard::new(self.dropped, connection, message);
+                self.events.push_back(Event::OneWay(OneWay {
+                    connection,
+                    sequence,
+                    header,
+                    data,
+                    data_length,
+                    wants_receipt,
+                    more,
+                    guard,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer has a place for data that was announced.
+    pub(super) fn ready(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        let &FrameHead { slot, sequence, .. } = head;
+        let one_way = head.flags.contains(FrameFlags::ONE_WAY);
+        let unexpected = Err(Violation::ReadyNotExpected { slot, sequence });
+        let state = &mut *self.state;
+        let (announced, notify) = if one_way {
+            let Some(entry) = state.one_way_out.get_mut(sequence) else { return unexpected };
+            (entry.announced.take(), &mut entry.notify)
+        } else {
+            if state.requester.check(slot, sequence) != Ok(Answer::Current) {
+                return unexpected;
+            }
+            let Some(entry) = state.requester.get_mut(slot) else { return unexpected };
+            entry.sent = entry.announced.is_none();
+            (entry.announced.take(), &mut entry.notify)
+        };
+        let Some(data) = announced else { return unexpected };
+        let notify = notify.take();
+        if one_way && head.room == READY_NOT_WANTED {
+            if let Some(token) = notify {
+                self.events.push_back(Event::Sent { connection: state.handle, token, outcome: Ok(data) });
+            }
+            return Ok(());
+        }
+        let mut frame =
+            OutgoingFrame { head: state.frame(FrameKind::Data), header: HeaderBytes::new(), data };
+        (frame.head.slot, frame.head.sequence) = (slot, sequence);
+        if one_way {
+            frame.head.flags = FrameFlags::ONE_WAY;
+        }
+        if let Some(token) = notify {
+            state.notices.push_back((SentFrame::from(&frame.head), token));
+        }
+        self.replies.push(frame);
+        Ok(())
+    }
+
+    pub(super) fn receipt(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        let &FrameHead { slot, sequence, .. } = head;
+        let state = &mut *self.state;
+        let (due, token) = if head.flags.contains(FrameFlags::ONE_WAY) {
+            match state.one_way_out.get_mut(sequence) {
+                Some(entry) => (std::mem::take(&mut entry.receipt_due), entry.token),
+                None => (false, 0),
+            }
+        } else if state.requester.is_current(slot, sequence) {
+            match state.requester.get_mut(slot) {
+                // An application that has given the request up does not hear of it again.
+                Some(entry) if entry.expired => return Ok(()),
+                Some(entry) => (std::mem::take(&mut entry.receipt_due), entry.token),
+                None => (false, 0),
+            }
+        } else {
+            (false, 0)
+        };
+        if !due {
+            return Err(Violation::ReceiptNotExpected { slot, sequence });
+        }
+        let receipt = if head.room == RECEIPT_ACCEPTED { Receipt::Accepted } else { Receipt::Rejected };
+        self.events.push_back(Event::Receipt { connection: state.handle, token, outcome: Ok(receipt) });
+        Ok(())
+    }
+
+    /// The peer has released one-way messages.
+    pub(super) fn acknowledged(&mut self, sequence: u32) -> Result<(), Violation> {
+        let state = &mut *self.state;
+        let before = state.one_way_out.unacknowledged();
+        state.one_way_out.acknowledge(sequence, |sequence, entry| {
+            if entry.receipt_due { Err(Violation::ReceiptMissing { sequence }) } else { Ok(()) }
+        })?;
+        let ended = before - state.one_way_out.unacknowledged();
+        self.statistics.one_way_unacknowledged.subtract(u64::from(ended));
+        if ended > 0 && std::mem::take(&mut state.send_blocked) {
+            self.events.push_back(Event::SendReady { connection: state.handle });
+        }
+        Ok(())
+    }
+
+    /// The peer does not want an answer any more.
+    pub(super) fn cancel(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        let id = RequestId { slot: head.slot, sequence: head.sequence };
+        let outcome = match self.state.responder.standing(id.slot, id.sequence) {
+            Standing::Answered => CANCEL_TOO_LATE,
+            Standing::Unknown => CANCEL_NOT_FOUND,
+            Standing::Running if self.take_unseen(id) => {
+                self.state.responder.fail(id.slot, id.sequence, FAILED_CANCELLED);
+                self.statistics.requests_running.subtract(1);
+                CANCEL_DONE
+            }
+            Standing::Running => {
+                if !self.state.cancels_asked.contains(&id) {
+                    self.state.cancels_asked.push(id);
+                    self.events.push_back(Event::Cancel { connection: self.state.handle, id });
+                }
+                return Ok(());
+            }
+        };
+        let result = FrameHead { room: outcome, ..self.state.frame_for(FrameKind::CancelResult, id) };
+        self.reply_control(result)?;
+        if outcome == CANCEL_DONE {
+            let mut response = self.state.frame_for(FrameKind::Response, id);
+            (response.flags, response.room) = (FrameFlags::FAILED, FAILED_CANCELLED);
+            self.reply(response);
+        }
+        Ok(())
+    }
+
+    /// Takes a request back that the application has not seen yet.
+    fn take_unseen(&mut self, id: RequestId) -> bool {
+        let connection = self.state.handle;
+        let found = self.events.iter().position(|event| match event {
+            Event::Request(request) => request.connection == connection && request.id == id,
+            Event::Incoming(incoming) => incoming.connection == connection && incoming.id() == Some(id),
+            _ => false,
+        });
+        match found.and_then(|found| self.events.remove(found)) {
+            Some(Event::Request(mut request)) => {
+                request.guard.disarm();
+                self.state.receiving.release(u64::from(request.data_length));
+                true
+            }
+            Some(Event::Incoming(mut incoming)) => {
+                incoming.guard.disarm();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn cancel_result(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        let &FrameHead { slot, sequence, .. } = head;
+        let unexpected = Err(Violation::CancelResultNotExpected { slot, sequence });
+        match self.state.requester.check(slot, sequence) {
+            Ok(Answer::Current) => {}
+            // Its response came first.
+            Ok(Answer::Stale) => return Ok(()),
+            Err(_) => return unexpected,
+        }
+        let Some(entry) = self.state.requester.get_mut(slot) else { return unexpected };
+        let asked = match entry.cancel {
+            Cancel::Asked => true,
+            Cancel::Silent => false,
+            Cancel::None | Cancel::Answered => return unexpected,
+        };
+        entry.cancel = Cancel::Answered;
+        if asked {
+            let outcome = match head.room {
+                CANCEL_DONE => CancelOutcome::Cancelled,
+                CANCEL_TOO_LATE => CancelOutcome::TooLate,
+                _ => CancelOutcome::NotFound,
+            };
+            self.events.push_back(Event::CancelEnded {
+                connection: self.state.handle,
+                id: RequestId { slot, sequence },
+                token: entry.token,
+                outcome: Ok(outcome),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn response(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
+        if self.state.requester.check(head.slot, head.sequence)? == Answer::Stale {
+            return Ok(());
+        }
+        if self.state.requester.get_mut(head.slot).is_some_and(|entry| !entry.sent) {
+            return Err(Violation::ResponseBeforeSent { slot: head.slot });
+        }
+        let Some(entry) = self.state.requester.finish(head.slot) else { return Ok(()) };
+        self.statistics.requests_outstanding.subtract(1);
+        let connection = self.state.handle;
+        let id = RequestId { slot: head.slot, sequence: head.sequence };
+        let failed = head.flags.contains(FrameFlags::FAILED).then_some(head.room);
+        if entry.cancel == Cancel::Asked {
+            let outcome = match failed {
+                Some(FAILED_CANCELLED) => CancelOutcome::Cancelled,
+                _ => CancelOutcome::TooLate,
+            };
+            let token = entry.token;
+            self.events.push_back(Event::CancelEnded { connection, id, token, outcome: Ok(outcome) });
+        }
+        if let (Some(token), Some(announced)) = (entry.notify, entry.announced) {
+            // Its data was never asked for.
+            self.events.push_back(Event::Sent { connection, token, outcome: Ok(announced) });
+        }
+        let mut data = data;
+        if head.data_length == 0
+            && let Landing::Place(list) = entry.landing
+        {
+            // The landing memory goes back to its owner, cut to nothing.
+            data = list;
+            if !entry.expired {
+                data.truncate(0);
+            }
+        }
+        if entry.expired {
+            if entry.named {
+                self.events.push_back(Event::Released { connection, token: entry.token, memory: data });
+            }
+            return Ok(());
+        }
+        let outcome = match (failed, entry.failure) {
+            (Some(reason), _) => Err(failure(reason, entry.room)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(Reply { header: HeaderBytes::from_slice(header), data }),
+        };
+        self.events.push_back(Event::Response { connection, id, token: entry.token, outcome });
+        Ok(())
+    }
+}
+
+/// What the reason of a failed response means to the application.
+fn failure(reason: u32, room: u32) -> Error {
+    match reason {
+        FAILED_NO_ROOM => Error::NoRoom { length: u64::from(room) + 1, room: u64::from(room) },
+        FAILED_NOT_KEPT => Error::Unsupported(
+            "the response was too long to be kept, which a request that is not idempotent needs",
+        ),
+        FAILED_CANCELLED => Error::Cancelled,
+        FAILED_NO_REGION => Error::NotExposed,
+        FAILED_OUT_OF_BOUNDS => Error::OutOfBounds,
+        FAILED_NOT_PERMITTED => Error::NotPermitted,
+        _ => Error::Unanswered,
+    }
+}

@@ -1,0 +1,417 @@
+//! One-sided operations: memory that a side exposes to its peer, and reads and writes of the peer's memory, which its
+//! application does not see.
+//!
+//! The owner exposes a part of a region on one connection and sends its description to the peer in any message. The
+//! owner's context checks key, bounds and permission of each access. Where the transport reaches the memory itself
+//! ([`Link::reach`](crate::transport::Link::reach)) no frames are sent.
+
+use super::Context;
+use super::connection::{ConnectionSink, ConnectionState};
+use super::event::{Event, Landing, Reply};
+use super::handles::{Connection, RequestId};
+use super::message::SendOptions;
+use super::outgoing::Outstanding;
+use super::requests::limit;
+use crate::session::Admission;
+use crate::transport::{OutgoingFrame, PLACEMENT_BYTES, Placement, Reach, ReachError};
+use crate::wire::{
+    FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead,
+    FrameKind, RemoteAddress, Violation,
+};
+use crate::{Error, HeaderBytes, Region, Result, Sgl, sys};
+
+/// Stretches of memory exposed on one connection at a time.
+const EXPOSED_MAX: usize = 65_536;
+/// Bytes of a [`RemoteRegion`].
+pub const REMOTE_REGION_BYTES: usize = 32 + PLACEMENT_BYTES;
+
+/// What a peer may do with exposed memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Read it.
+    pub read: bool,
+    /// Write it.
+    pub write: bool,
+}
+
+impl Access {
+    /// Read only.
+    pub const READ: Access = Access { read: true, write: false };
+    /// Write only.
+    pub const WRITE: Access = Access { read: false, write: true };
+    /// Both.
+    pub const READ_WRITE: Access = Access { read: true, write: true };
+}
+
+/// Describes memory that a peer has exposed on a connection. Whoever has it can use it on that connection, so treat it
+/// as a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RemoteRegion {
+    number: u32,
+    access: Access,
+    length: u64,
+    key: [u8; 16],
+    /// All zero where there are only frames.
+    placement: Placement,
+}
+
+impl std::fmt::Debug for RemoteRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RemoteRegion { number, access, length, .. } = self;
+        write!(f, "RemoteRegion({number}, {length} bytes, {access:?})")
+    }
+}
+
+impl RemoteRegion {
+    /// Length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What may be done with it.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// As bytes, for a message to the peer: number (4), access (4: 1 read, 2 write), length (8), key (16), placement (24),
+    /// little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; REMOTE_REGION_BYTES] {
+        let RemoteRegion { number, access, length, key, placement } = self;
+        let mut bytes = [0; REMOTE_REGION_BYTES];
+        bytes[0..4].copy_from_slice(&number.to_le_bytes());
+        bytes[4] = u8::from(access.read) + 2 * u8::from(access.write);
+        bytes[8..16].copy_from_slice(&length.to_le_bytes());
+        bytes[16..32].copy_from_slice(key);
+        bytes[32..].copy_from_slice(placement);
+        bytes
+    }
+
+    /// From the bytes that the peer sent; none for bytes that are no description.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<RemoteRegion> {
+        let bytes: &[u8; REMOTE_REGION_BYTES] = bytes.try_into().ok()?;
+        let (number, rest) = bytes.split_first_chunk::<4>()?;
+        let (access, rest) = rest.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let (key, rest) = rest.split_first_chunk::<16>()?;
+        let [bits @ 0..=3, 0, 0, 0] = *access else { return None };
+        Some(RemoteRegion {
+            number: u32::from_le_bytes(*number),
+            access: Access { read: bits & 1 != 0, write: bits & 2 != 0 },
+            length: u64::from_le_bytes(*length),
+            key: *key,
+            placement: rest.try_into().ok()?,
+        })
+    }
+}
+
+/// Memory of this side that the peer may reach.
+#[derive(Debug)]
+pub(crate) struct Exposed {
+    key: [u8; 16],
+    region: Region,
+    offset: usize,
+    length: usize,
+    access: Access,
+}
+
+impl ConnectionState {
+    /// The memory of an access, or the reason why there is none.
+    fn exposed_memory(
+        &self,
+        address: &RemoteAddress,
+        length: u32,
+        write: bool,
+    ) -> std::result::Result<Sgl, u32> {
+        let found = self.exposed.get(address.region as usize).and_then(Option::as_ref);
+        let exposed = found.filter(|exposed| sys::equal_in_constant_time(&exposed.key, &address.key));
+        let exposed = exposed.ok_or(FAILED_NO_REGION)?;
+        if !(if write { exposed.access.write } else { exposed.access.read }) {
+            return Err(FAILED_NOT_PERMITTED);
+        }
+        let offset = usize::try_from(address.offset).map_err(|_| FAILED_OUT_OF_BOUNDS)?;
+        let end = offset.checked_add(length as usize).filter(|end| *end <= exposed.length);
+        end.ok_or(FAILED_OUT_OF_BOUNDS)?;
+        let memory = exposed.region.slice(exposed.offset + offset, length as usize);
+        let mut list = Sgl::new();
+        memory.and_then(|memory| list.push(memory)).map_err(|_| FAILED_OUT_OF_BOUNDS)?;
+        Ok(list)
+    }
+}
+
+impl ConnectionSink<'_> {
+    /// Where the data of a remote write lands; none where it is refused.
+    pub(super) fn place_remote(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+    ) -> std::result::Result<Option<Sgl>, Violation> {
+        let address = RemoteAddress::decode(header)?;
+        let memory = self.state.exposed_memory(&address, head.data_length, true).ok();
+        self.state.landing_in = memory.is_some().then_some(address.region);
+        Ok(memory)
+    }
+
+    pub(super) fn remote_write(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        data: &Sgl,
+    ) -> std::result::Result<(), Violation> {
+        let address = RemoteAddress::decode(header)?;
+        self.state.landing_in = None;
+        self.state.receiving.release(u64::from(head.data_length));
+        let outcome = match self.state.exposed_memory(&address, head.data_length, true) {
+            // It was revoked while the data came in.
+            Ok(_) if data.len() != head.data_length as usize => Err(FAILED_NO_REGION),
+            Ok(_) => Ok(Sgl::new()),
+            Err(reason) => Err(reason),
+        };
+        self.end_remote(head, outcome)
+    }
+
+    pub(super) fn remote_read(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+    ) -> std::result::Result<(), Violation> {
+        let address = RemoteAddress::decode(header)?;
+        let outcome = if head.room > self.state.theirs.data_bytes_max {
+            Err(FAILED_NO_ROOM)
+        } else {
+            self.state.exposed_memory(&address, head.room, false)
+        };
+        self.end_remote(head, outcome)
+    }
+
+    /// Answers a remote read or write.
+    fn end_remote(
+        &mut self,
+        head: &FrameHead,
+        outcome: std::result::Result<Sgl, u32>,
+    ) -> std::result::Result<(), Violation> {
+        self.statistics.requests_received.add(1);
+        let state = &mut *self.state;
+        let (slot, sequence) = (head.slot, head.sequence);
+        if state.responder.admit(slot, sequence, true)? != Admission::Execute {
+            return Ok(());
+        }
+        let mut answer = state.frame_for(FrameKind::Response, RequestId { slot, sequence });
+        let mut data = Sgl::new();
+        match outcome {
+            Ok(memory) => {
+                state.responder.complete(slot, sequence, &[], memory.len(), |_| {});
+                data = memory;
+            }
+            Err(reason) => {
+                state.responder.fail(slot, sequence, reason);
+                (answer.flags, answer.room) = (FrameFlags::FAILED, reason);
+            }
+        }
+        self.replies.push(OutgoingFrame { head: answer, header: HeaderBytes::new(), data });
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Exposes `length` bytes of a region from `offset` to the peer of a connection, until they are revoked or the
+    /// connection ends. The peer's reads and writes happen at any time, in no order with anything else, and without an
+    /// event.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] where the range leaves the region, or 65,536 stretches are exposed on the connection;
+    /// [`Error::StaleHandle`].
+    pub fn expose(
+        &mut self,
+        connection: Connection,
+        region: &Region,
+        offset: usize,
+        length: usize,
+        access: Access,
+    ) -> Result<RemoteRegion> {
+        let (_, state) = self.open_connection(connection)?;
+        let memory = region.slice(offset, length)?;
+        let free = state.exposed.iter().position(Option::is_none).unwrap_or(state.exposed.len());
+        if free >= EXPOSED_MAX {
+            return Err(Error::LimitExceeded {
+                what: "stretches of memory exposed on a connection",
+                value: EXPOSED_MAX as u64 + 1,
+                limit: EXPOSED_MAX as u64,
+            });
+        }
+        let key = sys::random_bytes().map_err(|cause| Error::system("reading random bytes", &cause))?;
+        let exposed = Some(Exposed { key, region: region.clone(), offset, length, access });
+        match state.exposed.get_mut(free) {
+            Some(place) => *place = exposed,
+            None => state.exposed.push(exposed),
+        }
+        let link = state.link;
+        // Below EXPOSED_MAX.
+        let number = free as u32;
+        let placement = self.links.get_mut(link).and_then(|entry| entry.link.expose(number, &memory, access));
+        let length = length as u64;
+        Ok(RemoteRegion { number, access, length, key, placement: placement.unwrap_or_default() })
+    }
+
+    /// Takes exposed memory back: when this returns, no operation of the peer begins on it or writes it any more.
+    /// Answers to reads that had arrived may still carry its bytes; the region itself lives until they are sent.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`] where it is not exposed (any more).
+    pub fn revoke(&mut self, connection: Connection, region: &RemoteRegion) -> Result<()> {
+        let key = connection.key(self.number).ok_or(Error::StaleHandle("connection"))?;
+        let state = self.connections.get_mut(key).ok_or(Error::StaleHandle("connection"))?;
+        let place = state.exposed.get_mut(region.number as usize);
+        let found = place.filter(|place| place.as_ref().is_some_and(|exposed| exposed.key == region.key));
+        *found.ok_or(Error::StaleHandle("exposed memory"))? = None;
+        let landing = state.landing_in == Some(region.number);
+        let link = state.link;
+        if let Some(entry) = self.links.get_mut(link) {
+            entry.link.revoke(region.number);
+            if landing {
+                entry.link.discard_landing();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from the peer's exposed memory: as many bytes from `offset` as the landing has room for. It ends as a
+    /// request does, with an [`Event::Response`](crate::Event::Response) whose header is empty; it takes a slot, can be
+    /// cancelled and may have a deadline.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`], [`Error::NotPermitted`] by the description; otherwise as [`Context::request`].
+    pub fn remote_read(
+        &mut self,
+        connection: Connection,
+        region: &RemoteRegion,
+        offset: u64,
+        landing: Landing,
+        token: u64,
+        options: SendOptions,
+    ) -> Result<RequestId> {
+        check_access(region, offset, landing.room(), region.access.read)?;
+        let (_, state) = self.open_connection(connection)?;
+        let room = limit("bytes of a remote read", landing.room(), state.own.data_bytes_max)?;
+        let address = RemoteAddress { region: region.number, offset, key: region.key };
+        let landing = match landing {
+            Landing::Pool(room) if region.placement != Placement::default() => {
+                Landing::Place(self.pool.take_list(room as usize)?)
+            }
+            other => other,
+        };
+        if let Landing::Place(list) = &landing
+            && let Some(outcome) =
+                self.reach(connection, region, Reach::read(address, &region.placement, list))
+        {
+            let data = if let Landing::Place(list) = landing { list } else { Sgl::new() };
+            return Ok(self.end_reached(connection, token, outcome.map(|()| data)));
+        }
+        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room);
+        let options = SendOptions { receipt: false, notify: None, ..options };
+        if options.more {
+            entry.flags = FrameFlags::MORE;
+        }
+        let header = HeaderBytes::from_slice(&address.encode());
+        self.begin_request(connection, entry, header, Sgl::new(), &options)
+    }
+
+    /// Writes to the peer's exposed memory at `offset`. It ends as [`Context::remote_read`] does. After an error, or
+    /// when the connection is lost meanwhile, any part of the range may have been written.
+    ///
+    /// # Errors
+    /// As [`Context::remote_read`].
+    pub fn remote_write(
+        &mut self,
+        connection: Connection,
+        region: &RemoteRegion,
+        offset: u64,
+        data: Sgl,
+        token: u64,
+        options: SendOptions,
+    ) -> Result<RequestId> {
+        check_access(region, offset, data.len(), region.access.write)?;
+        let (_, state) = self.open_connection(connection)?;
+        limit("bytes of a remote write", data.len(), state.theirs.data_bytes_max)?;
+        let address = RemoteAddress { region: region.number, offset, key: region.key };
+        let reach = Reach::write(address, &region.placement, &data);
+        if let Some(outcome) = self.reach(connection, region, reach) {
+            return Ok(self.end_reached(connection, token, outcome.map(|()| Sgl::new())));
+        }
+        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0);
+        let options = SendOptions { receipt: false, ..options };
+        if options.more {
+            entry.flags = FrameFlags::MORE;
+        }
+        let header = HeaderBytes::from_slice(&address.encode());
+        self.begin_request(connection, entry, header, data, &options)
+    }
+
+    /// Tries the transport's own way to the memory.
+    fn reach(
+        &mut self,
+        connection: Connection,
+        region: &RemoteRegion,
+        reach: Reach<'_>,
+    ) -> Option<std::result::Result<(), ReachError>> {
+        if region.placement == Placement::default() {
+            return None;
+        }
+        let link = self.connection_state(connection).ok()?.link;
+        self.links.get_mut(link)?.link.reach(reach)
+    }
+
+    fn end_reached(
+        &mut self,
+        connection: Connection,
+        token: u64,
+        outcome: std::result::Result<Sgl, ReachError>,
+    ) -> RequestId {
+        let outcome = match outcome {
+            Ok(data) => Ok(Reply { header: HeaderBytes::new(), data }),
+            Err(ReachError::NoRegion) => Err(Error::NotExposed),
+            Err(ReachError::OutOfBounds) => Err(Error::OutOfBounds),
+            Err(ReachError::NotPermitted) => Err(Error::NotPermitted),
+        };
+        // Sequence numbers count from 1: this one is no request that could be cancelled.
+        let id = RequestId { slot: 0, sequence: 0 };
+        self.events.push_back(Event::Response { connection, id, token, outcome });
+        id
+    }
+}
+
+fn check_access(region: &RemoteRegion, offset: u64, length: usize, permitted: bool) -> Result<()> {
+    if !permitted {
+        return Err(Error::NotPermitted);
+    }
+    match offset.checked_add(length as u64) {
+        Some(end) if end <= region.length => Ok(()),
+        _ => Err(Error::OutOfBounds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_travels_as_bytes() {
+        let region = RemoteRegion {
+            number: 7,
+            access: Access::READ_WRITE,
+            length: 1 << 33,
+            key: [9; 16],
+            placement: [3; PLACEMENT_BYTES],
+        };
+        let bytes = region.to_bytes();
+        assert_eq!(RemoteRegion::from_bytes(&bytes), Some(region));
+        assert_eq!(RemoteRegion::from_bytes(&bytes[1..]), None);
+        let mut other = bytes;
+        other[4] = 4;
+        assert_eq!(RemoteRegion::from_bytes(&other), None);
+        assert!(!format!("{region:?}").contains("9, 9"), "the key is not printed");
+    }
+}
