@@ -1,0 +1,240 @@
+//! What the engine keeps for one job: its connections, its memory, and the I/O units on their way.
+
+use crate::details;
+use crate::error::Error;
+use crate::fio::{self, Direction, Job, Unit};
+use crate::links::Links;
+use crate::memory;
+use crate::options::Settings;
+use crate::place::Place;
+use raio::libxio::{Landing, Region};
+use raio::{Operation, Outcome};
+use std::time::{Duration, Instant};
+
+/// Longest sleep while several connections are waited for: each has to look at its server's silence now and then.
+const SLEEP_MAX: Duration = Duration::from_millis(400);
+
+/// The engine's side of a job.
+pub struct State {
+    pub links: Links,
+    /// Memory of all units, once fio has asked for it.
+    pub memory: Option<Region>,
+    /// Units that were queued and not committed yet.
+    started: Vec<Unit>,
+    /// Units that the last `getevents` returned, in fio's order.
+    ended: Vec<Unit>,
+}
+
+/// What became of a unit that fio queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// It will end in an event.
+    Taken,
+    /// There is no room: events have to be taken first.
+    Full,
+    /// It has ended; the unit says how.
+    Ended,
+}
+
+impl State {
+    /// Connects to the servers of all files of a job.
+    ///
+    /// # Errors
+    /// Those of options and names, and of connecting.
+    pub fn connect(job: Job) -> Result<State, Error> {
+        let mut links = Links::new(Settings::of(job)?);
+        for file in job.files() {
+            links.reach(&Place::parse(&file.name())?.server)?;
+        }
+        let depth = job.depth();
+        Ok(State {
+            links,
+            memory: None,
+            started: Vec::with_capacity(depth),
+            ended: Vec::with_capacity(depth),
+        })
+    }
+
+    /// Takes a unit; it goes out with the next [`State::commit`].
+    pub fn queue(&mut self, unit: Unit) -> Queued {
+        match self.start(unit) {
+            Ok(queued) => queued,
+            Err(raio::Error::QueueFull { .. }) => Queued::Full,
+            Err(error) => {
+                self.tell_losses();
+                unit.failed(error.errno());
+                details::keep(unit, error.to_string());
+                Queued::Ended
+            }
+        }
+    }
+
+    fn start(&mut self, unit: Unit) -> Result<Queued, raio::Error> {
+        // SAFETY: fio closes a file when no unit uses it any more.
+        let Some(open) = unit.file().and_then(|file| unsafe { file.open() }) else {
+            unit.failed(libc::EBADF);
+            return Ok(Queued::Ended);
+        };
+        let Some(link) = self.links.all().get_mut(open.link) else {
+            unit.failed(libc::EBADF);
+            return Ok(Queued::Ended);
+        };
+        let handle = open.handle;
+        // What is longer than the server takes is done in parts: fio asks again for the rest.
+        let length = unit.length().min(u64::from(open.io_bytes_max)) as u32;
+        let direction = unit.direction();
+        if length == 0 && !matches!(direction, Direction::Sync { .. }) {
+            unit.moved(0);
+            return Ok(Queued::Ended);
+        }
+        // SAFETY: a unit's memory is its own, and lives until the job is over; all operations have ended by then.
+        let list = || unsafe { memory::list(self.memory.as_ref(), unit.memory(), length as usize) };
+        let operation = match direction {
+            Direction::Read => {
+                let landing = Landing::Place(list()?);
+                Operation::Read { handle, offset: unit.offset(), length, landing }
+            }
+            Direction::Write => {
+                Operation::Write { handle, offset: unit.offset(), data: list()?, durable: false }
+            }
+            Direction::Trim => Operation::Discard { handle, offset: unit.offset(), length: unit.length() },
+            Direction::Sync { data_only } => Operation::Flush { handle, data_only },
+            Direction::Other => {
+                unit.failed(libc::EINVAL);
+                return Ok(Queued::Ended);
+            }
+        };
+        link.engine.submit(operation, unit.token())?;
+        link.unflushed = true;
+        self.started.push(unit);
+        Ok(Queued::Taken)
+    }
+
+    /// Sends what was queued: one flush for each connection.
+    ///
+    /// # Errors
+    /// Where this machine's ring fails; the units end with the same error.
+    pub fn commit(&mut self, job: Job) -> Result<(), Error> {
+        if self.started.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for link in self.links.all().iter_mut().filter(|link| link.unflushed) {
+            link.unflushed = false;
+            result = result.and(link.engine.flush());
+        }
+        job.issued(&self.started);
+        self.started.clear();
+        result.map_err(Error::Remote)
+    }
+
+    /// Waits until at least `least` units have ended, or all, or the time is over; takes up to `most` of them, and says
+    /// how many.
+    ///
+    /// # Errors
+    /// [`libc::EIO`]'s equivalent where units are waited for that are not on their way.
+    pub fn wait(&mut self, least: usize, most: usize, timeout: Option<Duration>) -> Result<usize, i32> {
+        self.ended.clear();
+        let timeout = if least == 0 { Some(Duration::ZERO) } else { timeout };
+        let polled = match self.links.all() {
+            [] => Ok(()),
+            [only] => only.engine.poll_for(least, timeout).map(drop),
+            _ => self.wait_for_several(least, timeout),
+        };
+        let State { links, ended, .. } = self;
+        for link in links.all() {
+            while ended.len() < most
+                && let Some(completion) = link.engine.next()
+            {
+                // SAFETY: tokens are those of units that fio has queued, and does not have back yet.
+                let Some(unit) = (unsafe { Unit::from_token(completion.token) }) else { continue };
+                finish(unit, completion.result);
+                ended.push(unit);
+            }
+        }
+        self.tell_losses();
+        if self.ended.is_empty() {
+            polled.map_err(|error| error.errno())?;
+            let outstanding: usize = self.links.all().iter().map(|link| link.engine.outstanding()).sum();
+            if least > 0 && outstanding == 0 {
+                fio::log_error("units were waited for that are not on their way");
+                return Err(libc::EIO);
+            }
+        }
+        Ok(self.ended.len())
+    }
+
+    /// As the engine's own wait, for the completions of all connections.
+    fn wait_for_several(&mut self, least: usize, timeout: Option<Duration>) -> Result<(), raio::Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut descriptors = Vec::new();
+        loop {
+            let (mut ready, mut outstanding) = (0, 0);
+            for link in self.links.all() {
+                // Turned until nothing happens: only then is its descriptor armed.
+                ready += link.engine.poll_for(usize::MAX, Some(Duration::ZERO))?;
+                outstanding += link.engine.outstanding();
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if ready >= least.max(1) || outstanding == 0 || left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            descriptors.clear();
+            for link in self.links.all().iter_mut().filter(|link| link.engine.lost().is_none()) {
+                let fd = link.engine.poll_fd()?;
+                descriptors.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            }
+            sleep(&mut descriptors, left.map_or(SLEEP_MAX, |left| left.min(SLEEP_MAX)));
+        }
+    }
+
+    /// One of the units that the last [`State::wait`] took.
+    pub fn event(&self, index: usize) -> Option<Unit> {
+        self.ended.get(index).copied()
+    }
+
+    /// Takes a unit back that did not go out yet.
+    pub fn cancel(&mut self, unit: Unit) -> bool {
+        let token = unit.token();
+        let cancelled = self.links.all().iter_mut().any(|link| link.engine.cancel_queued(token));
+        if cancelled {
+            self.started.retain(|other| *other != unit);
+        }
+        cancelled
+    }
+
+    /// Says once for each connection that it is lost.
+    fn tell_losses(&mut self) {
+        for link in self.links.all() {
+            if !link.loss_told
+                && let Some(error) = link.engine.lost()
+            {
+                link.loss_told = true;
+                let error = Error::Remote(error.clone());
+                fio::log_error(&format!("{error}; {}", error.advice().unwrap_or_default()));
+            }
+        }
+    }
+}
+
+/// Says in the unit how it has ended.
+fn finish(unit: Unit, result: Result<Outcome, raio::Error>) {
+    match result {
+        Ok(Outcome::Read { bytes, .. } | Outcome::Written { bytes }) => unit.moved(bytes.into()),
+        Ok(_) => unit.moved(unit.length()),
+        Err(error) => {
+            unit.failed(error.errno());
+            let error = Error::Remote(error);
+            let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            details::keep(unit, format!("libraio: {error}{advice}"));
+        }
+    }
+}
+
+/// Sleeps until one of the descriptors is readable, or the time is over.
+fn sleep(descriptors: &mut [libc::pollfd], time: Duration) {
+    // At most `SLEEP_MAX`; rounded up, so that a short rest does not become a spin.
+    let milliseconds = time.as_micros().div_ceil(1000) as libc::c_int;
+    // SAFETY: the array is valid for its length. An interruption is as good as a wake-up.
+    unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, milliseconds) };
+}
