@@ -8,6 +8,8 @@
 #[expect(unsafe_code, reason = "a hook between fork and exec; it says why it is sound")]
 mod child;
 mod compile;
+mod fio;
+mod fio_matrix;
 mod packages;
 mod test;
 mod tidy;
@@ -41,12 +43,15 @@ pub(crate) struct Common {
 enum Command {
     /// Run every test
     Test(test::Arguments),
+    /// Build the engine for the installed fio
+    Fio(fio::Arguments),
 }
 
 fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let done = match &command {
         Command::Test(arguments) => test::run(arguments, &common),
+        Command::Fio(arguments) => fio::run(arguments, &common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
