@@ -20,6 +20,7 @@ mod memory;
 mod opening;
 mod ops;
 mod options;
+mod parts;
 mod place;
 mod state;
 

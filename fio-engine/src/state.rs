@@ -5,10 +5,13 @@ use crate::error::Error;
 use crate::fio::{self, Direction, Job, Unit};
 use crate::links::Links;
 use crate::memory;
+use crate::opening::OpenFile;
 use crate::options::Settings;
+use crate::parts::{Ended, Parts};
 use crate::place::Place;
+use raio::engine::QUEUED_MAX;
 use raio::libxio::{Landing, Region};
-use raio::{Operation, Outcome};
+use raio::{Completion, Operation, Outcome};
 use std::time::{Duration, Instant};
 
 /// Longest sleep while several connections are waited for: each has to look at its server's silence now and then.
@@ -23,6 +26,7 @@ pub struct State {
     started: Vec<Unit>,
     /// Units that the last `getevents` returned, in fio's order.
     ended: Vec<Unit>,
+    parts: Parts,
 }
 
 /// What became of a unit that fio queued.
@@ -46,13 +50,8 @@ impl State {
         for file in job.files() {
             links.reach(&Place::parse(&file.name())?.server)?;
         }
-        let depth = job.depth();
-        Ok(State {
-            links,
-            memory: None,
-            started: Vec::with_capacity(depth),
-            ended: Vec::with_capacity(depth),
-        })
+        let list = || Vec::with_capacity(job.depth());
+        Ok(State { links, memory: None, started: list(), ended: list(), parts: Parts::default() })
     }
 
     /// Takes a unit; it goes out with the next [`State::commit`].
@@ -75,27 +74,18 @@ impl State {
             unit.failed(libc::EBADF);
             return Ok(Queued::Ended);
         };
-        let Some(link) = self.links.all().get_mut(open.link) else {
-            unit.failed(libc::EBADF);
-            return Ok(Queued::Ended);
-        };
         let handle = open.handle;
-        // What is longer than the server takes is done in parts: fio asks again for the rest.
-        let length = unit.length().min(u64::from(open.io_bytes_max)) as u32;
-        let direction = unit.direction();
-        if length == 0 && !matches!(direction, Direction::Sync { .. }) {
-            unit.moved(0);
-            return Ok(Queued::Ended);
-        }
-        // SAFETY: a unit's memory is its own, and lives until the job is over; all operations have ended by then.
-        let list = || unsafe { memory::list(self.memory.as_ref(), unit.memory(), length as usize) };
-        let operation = match direction {
-            Direction::Read => {
-                let landing = Landing::Place(list()?);
-                Operation::Read { handle, offset: unit.offset(), length, landing }
+        let operation = match unit.direction() {
+            Direction::Read | Direction::Write | Direction::Trim if unit.length() == 0 => {
+                unit.moved(0);
+                return Ok(Queued::Ended);
             }
-            Direction::Write => {
-                Operation::Write { handle, offset: unit.offset(), data: list()?, durable: false }
+            Direction::Read | Direction::Write if unit.length() > u64::from(open.io_bytes_max) => {
+                return self.start_parts(unit, open);
+            }
+            // It is at most `io_bytes_max`.
+            Direction::Read | Direction::Write => {
+                transfer(unit, open, self.memory.as_ref(), 0, unit.length() as u32)?
             }
             Direction::Trim => Operation::Discard { handle, offset: unit.offset(), length: unit.length() },
             Direction::Sync { data_only } => Operation::Flush { handle, data_only },
@@ -104,10 +94,45 @@ impl State {
                 return Ok(Queued::Ended);
             }
         };
-        link.engine.submit(operation, unit.token())?;
-        link.unflushed = true;
+        self.submit(open.link, operation, unit.token())?;
         self.started.push(unit);
         Ok(Queued::Taken)
+    }
+
+    /// As [`State::start`], for a unit that is longer than the server takes at a time.
+    fn start_parts(&mut self, unit: Unit, open: &OpenFile) -> Result<Queued, raio::Error> {
+        let part = u64::from(open.io_bytes_max);
+        let count = unit.length().div_ceil(part);
+        let outstanding = self.links.all().get(open.link).map_or(0, |link| link.engine.outstanding());
+        if outstanding > 0 && outstanding as u64 + count > QUEUED_MAX as u64 {
+            return Ok(Queued::Full);
+        }
+        let place = self.parts.begin(unit, open.io_bytes_max);
+        // A unit of 2^31 parts would have more bytes than memory has.
+        for number in 0..count as u32 {
+            let start = u64::from(number) * part;
+            let length = (unit.length() - start).min(part) as u32;
+            let token = self.parts.started(place, number);
+            let submitted = transfer(unit, open, self.memory.as_ref(), start, length)
+                .and_then(|operation| self.submit(open.link, operation, token));
+            if let Err(error) = submitted {
+                if let Some(Ended { result: Err(error), .. }) = self.parts.refused(place, number, error) {
+                    return Err(error);
+                }
+                break;
+            }
+        }
+        self.started.push(unit);
+        Ok(Queued::Taken)
+    }
+
+    fn submit(&mut self, link: usize, operation: Operation, token: u64) -> Result<(), raio::Error> {
+        let Some(link) = self.links.all().get_mut(link) else {
+            return Err(raio::Error::Operation { op: operation.op(), path: None, errno: libc::EBADF });
+        };
+        link.engine.submit(operation, token)?;
+        link.unflushed = true;
+        Ok(())
     }
 
     /// Sends what was queued: one flush for each connection.
@@ -141,15 +166,14 @@ impl State {
             [only] => only.engine.poll_for(least, timeout).map(drop),
             _ => self.wait_for_several(least, timeout),
         };
-        let State { links, ended, .. } = self;
+        let State { links, ended, parts, .. } = self;
         for link in links.all() {
             while ended.len() < most
                 && let Some(completion) = link.engine.next()
             {
-                // SAFETY: tokens are those of units that fio has queued, and does not have back yet.
-                let Some(unit) = (unsafe { Unit::from_token(completion.token) }) else { continue };
-                finish(unit, completion.result);
-                ended.push(unit);
+                if let Some(unit) = finish(parts, completion) {
+                    ended.push(unit);
+                }
             }
         }
         self.tell_losses();
@@ -217,11 +241,41 @@ impl State {
     }
 }
 
-/// Says in the unit how it has ended.
-fn finish(unit: Unit, result: Result<Outcome, raio::Error>) {
+/// A read or write of a part of a unit, from `start` bytes behind its own start.
+fn transfer(
+    unit: Unit,
+    open: &OpenFile,
+    region: Option<&Region>,
+    start: u64,
+    length: u32,
+) -> Result<Operation, raio::Error> {
+    let (handle, offset) = (open.handle, unit.offset() + start);
+    let memory = unit.memory().wrapping_add(start as usize);
+    // SAFETY: a unit's memory is its own, and lives until the job is over; all operations have ended by then.
+    let list = unsafe { memory::list(region, memory, length as usize) }?;
+    Ok(match unit.direction() {
+        Direction::Read => Operation::Read { handle, offset, length, landing: Landing::Place(list) },
+        _ => Operation::Write { handle, offset, data: list, durable: false },
+    })
+}
+
+/// Says in a unit how it has ended, and returns it; `None` while others of its parts are on their way.
+fn finish(parts: &mut Parts, Completion { token, result }: Completion) -> Option<Unit> {
+    let (unit, result) = if Parts::is_part(token) {
+        let bytes = result.map(|outcome| outcome.bytes() as u32);
+        let Ended { unit, result } = parts.ended(token, bytes)?;
+        (unit, result)
+    } else {
+        // SAFETY: such tokens are those of units that fio has queued, and does not have back yet.
+        let unit = unsafe { Unit::from_token(token) }?;
+        let moved = |outcome| match outcome {
+            Outcome::Read { bytes, .. } | Outcome::Written { bytes } => u64::from(bytes),
+            _ => unit.length(),
+        };
+        (unit, result.map(moved))
+    };
     match result {
-        Ok(Outcome::Read { bytes, .. } | Outcome::Written { bytes }) => unit.moved(bytes.into()),
-        Ok(_) => unit.moved(unit.length()),
+        Ok(bytes) => unit.moved(bytes),
         Err(error) => {
             unit.failed(error.errno());
             let error = Error::Remote(error);
@@ -229,6 +283,7 @@ fn finish(unit: Unit, result: Result<Outcome, raio::Error>) {
             details::keep(unit, format!("libraio: {error}{advice}"));
         }
     }
+    Some(unit)
 }
 
 /// Sleeps until one of the descriptors is readable, or the time is over.

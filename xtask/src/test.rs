@@ -1,7 +1,7 @@
 //! Every test, in steps: each is named, timed and run to its end, and the last lines say what failed or was skipped.
 
 use crate::compile::cargo;
-use crate::{Common, Result, child, compile, packages};
+use crate::{Common, Result, child, compile, fio, fio_matrix, packages};
 use clap::Args;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,11 @@ const STEPS: &[Step] = &[
     Step { name: "unit", what: "unit and integration tests of every crate", run: unit },
     Step { name: "doctests", what: "the examples in the documentation run", run: doctests },
     Step { name: "release", what: "what users run builds", run: |_| compile::release() },
+    Step {
+        name: "fio",
+        what: "fio verifies and disturbs through its engine",
+        run: |arguments| fio_matrix::run(arguments.long),
+    },
 ];
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
@@ -48,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(unknown) = arguments.only.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
         return Err(format!("there is no step {unknown}; `cargo xtask test --list` names them"));
     }
-    packages::ensure(&[packages::BUILD, packages::TEST].concat(), common)?;
+    packages::ensure(&[packages::BUILD, packages::TEST, fio::PACKAGES].concat(), common)?;
     ensure_nextest(common)?;
     let wanted =
         |step: &&Step| arguments.only.is_empty() || arguments.only.iter().any(|name| name == step.name);
