@@ -157,15 +157,46 @@ impl State {
     /// how many.
     ///
     /// # Errors
-    /// [`libc::EIO`]'s equivalent where units are waited for that are not on their way.
+    /// An errno, where this machine's ring fails, or where units are waited for that are not on their way: fio would
+    /// take an answer of none for the end of its work.
     pub fn wait(&mut self, least: usize, most: usize, timeout: Option<Duration>) -> Result<usize, i32> {
         self.ended.clear();
+        let least = least.min(most);
         let timeout = if least == 0 { Some(Duration::ZERO) } else { timeout };
-        let polled = match self.links.all() {
-            [] => Ok(()),
-            [only] => only.engine.poll_for(least, timeout).map(drop),
-            _ => self.wait_for_several(least, timeout),
-        };
+        let deadline =
+            timeout.filter(|time| !time.is_zero()).and_then(|time| Instant::now().checked_add(time));
+        let mut left = timeout;
+        loop {
+            let missing = least - self.ended.len();
+            let polled = match self.links.all() {
+                [] => Ok(()),
+                [only] => only.engine.poll_for(missing, left).map(drop),
+                _ => self.wait_for_several(missing, left),
+            };
+            self.take(most);
+            if self.ended.len() >= least {
+                break;
+            }
+            // Fewer than wanted: the time is over, or nothing more can come, or parts of a unit have ended.
+            let outstanding: usize = self.links.all().iter().map(|link| link.engine.outstanding()).sum();
+            left = deadline.map_or(left, |deadline| Some(deadline.saturating_duration_since(Instant::now())));
+            if outstanding > 0 && polled.is_ok() && left.is_none_or(|left| !left.is_zero()) {
+                continue;
+            }
+            if !self.ended.is_empty() || (outstanding > 0 && polled.is_ok()) {
+                break;
+            }
+            self.tell_losses();
+            polled.map_err(|error| error.errno())?;
+            fio::log_error("units were waited for that are not on their way");
+            return Err(libc::EIO);
+        }
+        self.tell_losses();
+        Ok(self.ended.len())
+    }
+
+    /// Takes what has ended, up to `most` units in all.
+    fn take(&mut self, most: usize) {
         let State { links, ended, parts, .. } = self;
         for link in links.all() {
             while ended.len() < most
@@ -176,16 +207,6 @@ impl State {
                 }
             }
         }
-        self.tell_losses();
-        if self.ended.is_empty() {
-            polled.map_err(|error| error.errno())?;
-            let outstanding: usize = self.links.all().iter().map(|link| link.engine.outstanding()).sum();
-            if least > 0 && outstanding == 0 {
-                fio::log_error("units were waited for that are not on their way");
-                return Err(libc::EIO);
-            }
-        }
-        Ok(self.ended.len())
     }
 
     /// As the engine's own wait, for the completions of all connections.
