@@ -94,10 +94,21 @@ macro_rules! suite {
                 a_connection_is_rejected_with_reason_and_private_data
                 connections_of_one_session_share_its_name
                 a_silent_application_is_rejected_for
+                connections_wait_for_the_first_one
+                a_connection_that_waited_may_be_the_first
+                a_new_connection_can_be_handed_over
+                a_client_follows_a_redirect
+                a_client_is_not_sent_around_for_ever
+                threads_share_a_session
             }
             teardown: {
                 a_close_reaches_the_other_side_after_what_was_sent_before
                 an_abort_ends_every_request_with_an_error
+                both_sides_close_at_once
+                a_connection_is_closed_inside_an_event
+                a_server_stops_listening
+                either_context_may_go_first
+                a_handshake_is_broken_off
             }
             misuse: {
                 handles_of_another_context_are_refused

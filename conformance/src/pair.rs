@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub struct Fabric {
     /// Where a server listens; a port of 0, or a name of its own.
     pub listen: Uri,
+    /// Where a second server listens; the same where a port of 0 makes the difference.
+    pub listen_other: Uri,
     /// What is not built in.
     pub transports: Vec<Arc<dyn Transport>>,
     /// The simulated network with its virtual time.
@@ -29,8 +31,9 @@ impl Fabric {
     /// When it is no uri.
     #[must_use]
     pub fn built_in(listen: &str) -> Fabric {
-        let listen = listen.parse().expect("the suite is given a uri");
-        Fabric { listen, transports: Vec::new(), network: None, keep: None }
+        let listen: Uri = listen.parse().expect("the suite is given a uri");
+        let listen_other = listen.clone();
+        Fabric { listen, listen_other, transports: Vec::new(), network: None, keep: None }
     }
 
     /// A simulated network.
@@ -73,7 +76,8 @@ pub struct Pair {
     pub server_events: Vec<Event>,
     /// The server's handle.
     pub listening: libxio::Server,
-    _fabric: Fabric,
+    /// What it was made on, for further contexts and servers.
+    pub fabric: Fabric,
 }
 
 impl Pair {
@@ -100,7 +104,7 @@ impl Pair {
         let uri = server.local_uri(listening).unwrap();
         let network = fabric.network.clone();
         let (client_events, server_events) = (vec![], vec![]);
-        Pair { client, server, uri, network, client_events, server_events, listening, _fabric: fabric }
+        Pair { client, server, uri, network, client_events, server_events, listening, fabric }
     }
 
     /// One turn of each side.

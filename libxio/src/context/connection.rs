@@ -17,12 +17,15 @@ use crate::session::{
 use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
     FEATURE_CRC, FrameFlags, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, Limits, LoopKind, Refusal,
-    Violation, Welcome,
+    RejectReason, Violation, Welcome,
 };
 use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The link of a connection that has none (yet, or any more).
+pub(super) const NO_LINK: Key = Key { index: u32::MAX, generation: u32::MAX };
 
 /// Answers to probes and cancels that may wait to be sent, beside one for each request slot. Who sends more without
 /// reading the answers would otherwise fill our memory with them.
@@ -72,6 +75,8 @@ pub(crate) struct ConnectionState {
     pub crc: bool,
     /// Tell the application when no more than so many bytes wait to be sent.
     pub drain_mark: Option<usize>,
+    /// Redirects followed so far.
+    pub redirects: u8,
     /// Our hello, until the welcome is checked against it.
     pub hello: Option<Box<Hello>>,
 }
@@ -94,6 +99,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) enum Side {
     Client(Session),
+    /// A client whose session's first connection is being set up.
+    Waiting(Session),
     /// Held for its drop, which takes the connection out of the server's registry.
     Server(#[allow(dead_code)] Membership),
 }
@@ -151,6 +158,7 @@ impl ConnectionState {
             suspected: false,
             crc: false,
             drain_mark: None,
+            redirects: 0,
             hello: None,
         }
     }
@@ -233,6 +241,8 @@ pub(crate) struct ConnectionSink<'a> {
     pub keepalive_limit: Duration,
     /// Set when the connection is over.
     pub ended: Option<Error>,
+    /// Set when the server sends us elsewhere: the uri and its private data.
+    pub redirected: Option<(String, Vec<u8>)>,
 }
 
 impl ConnectionSink<'_> {
@@ -355,9 +365,13 @@ impl Sink for ConnectionSink<'_> {
             return match head.kind {
                 FrameKind::Welcome => self.welcome(header),
                 FrameKind::Refusal => {
-                    let Refusal { reason, private_data } = Refusal::decode(header)?;
-                    self.ended =
-                        Some(Error::Rejected { peer: self.state.peer.clone(), reason, private_data });
+                    let Refusal { reason, redirect, private_data } = Refusal::decode(header)?;
+                    if reason == RejectReason::Redirected {
+                        self.redirected = Some((redirect, private_data));
+                    } else {
+                        let peer = self.state.peer.clone();
+                        self.ended = Some(Error::Rejected { peer, reason, private_data });
+                    }
                     Ok(None)
                 }
                 FrameKind::Goodbye => {

@@ -157,6 +157,8 @@ impl Interest {
 /// A peer's wish for a connection. Dropped without an answer, it is rejected as busy when its time is over.
 #[derive(Debug)]
 pub struct ConnectionRequest {
+    /// Number of the context that it waits in.
+    pub(crate) context: u32,
     pub(crate) server: Option<Server>,
     pub(crate) link: Key,
     pub(crate) hello: wire::Hello,

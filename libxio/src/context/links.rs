@@ -2,7 +2,7 @@
 //! what happens when one dies.
 
 use super::Context;
-use super::connection::{ConnectionSink, ConnectionState, Phase};
+use super::connection::{ConnectionSink, ConnectionState, NO_LINK, Phase};
 use super::event::Event;
 use super::serving::{HelloSink, Membership, ServerShared};
 use crate::reactor::{Key, Ticket, TicketKind};
@@ -167,9 +167,17 @@ impl Context {
             now: self.now,
             keepalive_limit: self.options.keepalive,
             ended: None,
+            redirected: None,
         };
         let outcome = entry.link.receive(&mut self.scratch, &mut sink);
         let ended = sink.ended.take();
+        let redirected = sink.redirected.take();
+        if let Some((uri, private_data)) = redirected {
+            // What the link says after its refusal is of no interest.
+            self.replies.clear();
+            self.follow_redirect(connection, &uri, private_data);
+            return true;
+        }
         let came = match outcome {
             Ok(Received { bytes, progress, stalled, .. }) => {
                 entry.stalled = stalled;
@@ -291,6 +299,7 @@ impl Context {
                     now: self.now,
                     keepalive_limit: self.options.keepalive,
                     ended: None,
+                    redirected: None,
                 };
                 (entry.link.flush(&mut sink), Some(connection))
             }
@@ -429,7 +438,7 @@ impl Context {
         if self.links.get(link).is_some_and(|entry| entry.link.unsent_bytes() == 0)
             && let Some(state) = self.connections.get_mut(connection)
         {
-            state.link = Key { index: u32::MAX, generation: u32::MAX };
+            state.link = NO_LINK;
             self.dismiss_link(link, violation);
         }
         self.lose(connection, reason);

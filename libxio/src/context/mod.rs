@@ -5,6 +5,7 @@
 //! arriving frames into events.
 
 mod cancel;
+mod connecting;
 mod connection;
 mod event;
 mod files;

@@ -1,22 +1,19 @@
 //! Connections from the application's side: connect, request, respond, close.
 
 use super::Context;
-use super::connection::{ConnectionState, Phase, Side};
+use super::connection::{ConnectionState, Phase};
 use super::event::{OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
-use super::links::{LinkEntry, Role};
 use super::message::{Receipt, SendOptions};
-use super::options::ConnectionOptions;
 use super::outgoing::{Outstanding, Waiting};
-use super::serving::{FAREWELL_TIME, check_limits, check_private_data};
-use super::session::Session;
+use super::serving::FAREWELL_TIME;
 use super::turn::millis;
 use crate::reactor::Key;
 use crate::transport::{OutgoingFrame, SentFrame};
 use crate::wire::{
     CANCEL_DONE, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT, FAILED_UNANSWERED,
-    FEATURE_CRC, FrameFlags, FrameHead, FrameKind, Goodbye, Hello, Limits, VERSION, VERSION_MIN,
+    FrameFlags, FrameKind, Goodbye, Limits,
 };
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl};
 use std::time::Instant;
@@ -24,63 +21,6 @@ use std::time::Instant;
 const STALE: Error = Error::StaleHandle("connection");
 
 impl Context {
-    /// Starts to open a connection of a session; ends in [`Event::Connected`](crate::Event::Connected) or
-    /// [`Event::Closed`](crate::Event::Closed). Looking the host's name up may block.
-    ///
-    /// # Errors
-    /// What is known at once: a bad uri, an unknown transport or host, limits out of range.
-    pub fn connect(&mut self, session: &Session, options: ConnectionOptions) -> Result<Connection> {
-        check_private_data(&options.private_data)?;
-        let limits = options.limits.unwrap_or(self.options.limits);
-        check_limits(&limits)?;
-        // The best transport that both ends have; with one built in, the choice is made.
-        let uri = match session.uri().scheme() {
-            "raio" => session.uri().with_scheme("tcp"),
-            _ => session.uri().clone(),
-        };
-        let mut link = self.transport(uri.scheme())?.connect(&uri)?;
-        let identity = session.begin_connection()?;
-        // From here on `side` gives the session's count back.
-        let side = Side::Client(session.clone());
-        let hello = Hello {
-            version_min: VERSION_MIN,
-            version_max: VERSION,
-            features: if self.options.crc { FEATURE_CRC } else { 0 },
-            loop_kind: self.options.loop_kind,
-            session: identity.map(|identity| identity.session).unwrap_or_default(),
-            session_key: identity.map(|identity| identity.key).unwrap_or_default(),
-            connection: 0,
-            limits,
-            resource: uri.resource().to_owned(),
-            private_data: options.private_data,
-        };
-        hello.validate().map_err(|violation| Error::Protocol { peer: "this side".into(), violation })?;
-        link.send(OutgoingFrame {
-            head: FrameHead::new(FrameKind::Hello),
-            header: HeaderBytes::from_vec(hello.encode()),
-            data: Sgl::new(),
-        });
-        self.now = self.options.clock.now();
-        let peer = link.peer().to_owned();
-        let link = self.links.insert(LinkEntry::new(link, Role::Closing { deadline: self.now }, self.now));
-        let phase = Phase::Connecting { deadline: self.now + self.options.connect_timeout };
-        let mut state = ConnectionState::new(link, phase, peer, limits, side, self.now);
-        state.crc = self.options.crc;
-        state.hello = Some(Box::new(hello));
-        let key = self.connections.insert(state);
-        let handle = Connection::new(self.number, key);
-        if let Some(state) = self.connections.get_mut(key) {
-            state.handle = handle;
-        }
-        if let Some(entry) = self.links.get_mut(link) {
-            entry.role = Role::Connection(key);
-        }
-        self.statistics.connections.add(1);
-        self.statistics.connections_opened.add(1);
-        self.touch_link(link);
-        Ok(handle)
-    }
-
     /// Queues a request; it is sent at the end of the turn, or by [`Context::flush`]. Its end is an
     /// [`Event::Response`](crate::Event::Response).
     ///

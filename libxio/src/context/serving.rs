@@ -11,7 +11,7 @@ use crate::reactor::Key;
 use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
     FEATURE_CRC, FEATURES, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, PRIVATE_DATA_BYTES_MAX,
-    Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
+    REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
 };
 use crate::{Error, HeaderBytes, Result, Sgl, Uri, sys};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -59,6 +59,13 @@ struct SessionRecord {
     next_number: u32,
 }
 
+impl SessionRecord {
+    /// Connections of the session on a worker. They are spread, so that each thread of a client reaches its own worker.
+    fn on_worker(&self, worker: usize) -> usize {
+        self.connections.values().filter(|one| **one == worker).count()
+    }
+}
+
 /// A connection's place in the server's registry; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Membership {
@@ -104,7 +111,10 @@ impl ServerShared {
             (hello.session, record.key)
         };
         let worker = (0..self.loads.len())
-            .min_by_key(|worker| self.loads[*worker].load(Ordering::Relaxed))
+            .min_by_key(|&worker| {
+                let siblings = sessions.get(&session).map_or(0, |record| record.on_worker(worker));
+                (siblings, self.loads[worker].load(Ordering::Relaxed))
+            })
             .unwrap_or_default();
         let record = sessions.entry(session).or_insert_with(|| SessionRecord {
             key,
@@ -227,6 +237,7 @@ impl Context {
         check_private_data(&options.private_data)?;
         let own = options.limits.unwrap_or(self.options.limits);
         check_limits(&own)?;
+        self.check_offered(&request)?;
         let ConnectionRequest { link, hello, peer, .. } = request;
         let now = self.now;
         let keepalive = self.options.keepalive;
@@ -284,18 +295,65 @@ impl Context {
         private_data: &[u8],
     ) -> Result<()> {
         check_private_data(private_data)?;
-        let offered =
-            self.links.get(request.link).is_some_and(|entry| matches!(entry.role, Role::Offered { .. }));
-        if !offered {
-            return Err(Error::StaleHandle("connection request"));
+        if reason == RejectReason::Redirected {
+            return Err(Error::Unsupported("a redirect has to say where: use Context::redirect"));
         }
+        self.check_offered(&request)?;
         self.refuse_link(request.link, reason, private_data);
         Ok(())
     }
 
+    /// Sends a client to another server. It goes there by itself, with a new session, unless it has been sent around four
+    /// times or the session has other connections; then its connection ends with
+    /// [`RejectReason::Redirected`](crate::RejectReason::Redirected).
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a uri of more than 4,096 bytes; otherwise as [`Context::reject`].
+    pub fn redirect(&mut self, request: ConnectionRequest, to: &Uri, private_data: &[u8]) -> Result<()> {
+        check_private_data(private_data)?;
+        let redirect = to.to_string();
+        if redirect.len() > REDIRECT_BYTES_MAX {
+            return Err(Error::LimitExceeded {
+                what: "uri of a redirect in bytes",
+                value: redirect.len() as u64,
+                limit: REDIRECT_BYTES_MAX as u64,
+            });
+        }
+        self.check_offered(&request)?;
+        let refusal =
+            Refusal { reason: RejectReason::Redirected, redirect, private_data: private_data.to_vec() };
+        self.farewell(request.link, FrameKind::Refusal, refusal.encode());
+        Ok(())
+    }
+
+    /// Hands a new connection to another context, where it arrives as
+    /// [`Event::ConnectionRequest`](crate::Event::ConnectionRequest): a server can so choose the worker by what the
+    /// client asks for, where [`ServerOptions::workers`] spreads connections evenly.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`] when the client has gone, its time was over, or the other context is gone;
+    /// [`Error::InboxFull`]. In the last two cases the connection is closed.
+    pub fn hand_over(&mut self, request: ConnectionRequest, to: &super::ContextHandle) -> Result<()> {
+        self.check_offered(&request)?;
+        let ConnectionRequest { link, hello, .. } = request;
+        let Some(entry) = self.take_link(link) else { return Err(Error::StaleHandle("connection request")) };
+        let Role::Offered { membership, deadline } = entry.role else {
+            return Err(Error::StaleHandle("connection request"));
+        };
+        let time = deadline.saturating_duration_since(self.now);
+        to.outbox.post(Post::Adopt(Box::new(Adoption { link: entry.link, hello, membership, time })))
+    }
+
+    fn check_offered(&self, request: &ConnectionRequest) -> Result<()> {
+        match self.links.get(request.link).map(|entry| &entry.role) {
+            Some(Role::Offered { .. }) if request.context == self.number => Ok(()),
+            _ => Err(Error::StaleHandle("connection request")),
+        }
+    }
+
     /// Sends a refusal and lets the link go once it is out.
     pub(super) fn refuse_link(&mut self, link: Key, reason: RejectReason, private_data: &[u8]) {
-        let body = Refusal { reason, private_data: private_data.to_vec() }.encode();
+        let body = Refusal { reason, redirect: String::new(), private_data: private_data.to_vec() }.encode();
         self.farewell(link, FrameKind::Refusal, body);
     }
 
@@ -440,6 +498,7 @@ impl Context {
         let peer = entry.link.peer().to_owned();
         entry.role = Role::Offered { membership, deadline };
         self.events.push_back(Event::ConnectionRequest(ConnectionRequest {
+            context: self.number,
             server,
             link,
             hello,

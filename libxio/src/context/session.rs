@@ -1,11 +1,15 @@
 //! A client's session: what its connections share.
 
+use super::handle::Post;
+use super::{Connection, Context};
+use crate::Uri;
+use crate::reactor::Outbox;
 use crate::wire::SessionId;
-use crate::{Error, Result, Uri};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The long-lived dialogue with one remote resource. Clone it (it is `Send` and `Sync`) to open connections from several
-/// threads, one per context as a rule: the first connection makes the session at the server, later ones join it. When
+/// threads, one per context as a rule: the first connection makes the session at the server, others join it (and wait
+/// for the first while it is being set up). When
 /// the last connection has closed, the session is over; the next connection makes a new one.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -22,8 +26,12 @@ struct SessionShared {
 struct State {
     /// What the server called it, from the first welcome on.
     identity: Option<Identity>,
-    /// Connections open or being opened.
+    /// Where a redirect has led.
+    moved_to: Option<Uri>,
+    /// Connections open or being opened, without those that wait.
     connections: u32,
+    /// Connections that wait until the first one has made the session, and their contexts.
+    waiting: Vec<(Outbox<Post>, Connection)>,
 }
 
 /// A session as the server knows it.
@@ -31,6 +39,17 @@ struct State {
 pub(crate) struct Identity {
     pub session: SessionId,
     pub key: [u8; 16],
+}
+
+/// How a connection may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// It makes the session.
+    First,
+    /// It joins the session.
+    Join(Identity),
+    /// The first connection is being set up: its context will be told.
+    Wait,
 }
 
 impl Session {
@@ -46,6 +65,12 @@ impl Session {
         &self.inner.uri
     }
 
+    /// Where its connections go: its uri, unless a server has redirected it.
+    #[must_use]
+    pub fn address(&self) -> Uri {
+        self.state().moved_to.clone().unwrap_or_else(|| self.inner.uri.clone())
+    }
+
     /// The server's name for it, once a connection is established.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
@@ -56,27 +81,65 @@ impl Session {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection begins: what its hello has to name.
-    pub(crate) fn begin_connection(&self) -> Result<Option<Identity>> {
+    /// A connection begins, or has to wait for the first one.
+    pub(crate) fn begin_connection(&self, context: &Outbox<Post>, connection: Connection) -> Beginning {
         let mut state = self.state();
-        if state.connections > 0 && state.identity.is_none() {
-            return Err(Error::Unsupported(
-                "the session's first connection is still being set up: wait for it before opening another",
-            ));
+        match state.identity {
+            Some(identity) => {
+                state.connections += 1;
+                Beginning::Join(identity)
+            }
+            None if state.connections > 0 => {
+                state.waiting.push((context.clone(), connection));
+                Beginning::Wait
+            }
+            None => {
+                state.connections = 1;
+                Beginning::First
+            }
         }
-        state.connections += 1;
-        Ok(state.identity)
+    }
+
+    /// Whether a redirect may be followed: only by the connection that makes the session.
+    pub(crate) fn redirect(&self, uri: &Uri) -> bool {
+        let mut state = self.state();
+        let first = state.identity.is_none();
+        if first {
+            state.moved_to = Some(uri.clone());
+        }
+        first
     }
 
     pub(crate) fn established(&self, identity: Identity) {
-        self.state().identity = Some(identity);
+        let waiting = {
+            let mut state = self.state();
+            state.identity = Some(identity);
+            std::mem::take(&mut state.waiting)
+        };
+        wake(waiting);
     }
 
     pub(crate) fn end_connection(&self) {
-        let mut state = self.state();
-        state.connections = state.connections.saturating_sub(1);
-        if state.connections == 0 {
+        let waiting = {
+            let mut state = self.state();
+            state.connections = state.connections.saturating_sub(1);
+            if state.connections > 0 {
+                return;
+            }
             state.identity = None;
+            state.moved_to = None;
+            std::mem::take(&mut state.waiting)
+        };
+        wake(waiting);
+    }
+}
+
+/// Connections that waited begin again, each in its context. One whose context takes no post ends by its time limit.
+fn wake(waiting: Vec<(Outbox<Post>, Connection)>) {
+    for (context, connection) in waiting {
+        let begin = Box::new(move |context: &mut Context| context.begin_waiting(connection));
+        if let Err(error) = context.post(Post::Run(begin)) {
+            tracing::debug!(%error, "a connection that waited for its session is gone");
         }
     }
 }

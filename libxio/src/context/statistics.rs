@@ -91,6 +91,8 @@ counters! {
     connections_opened,
     /// Connections ended.
     connections_closed,
+    /// Redirects followed.
+    redirects_followed,
     /// Connections ended by a broken rule of the protocol.
     protocol_violations,
     /// Links closed before a valid hello.

@@ -302,7 +302,8 @@ impl Context {
     /// When this context has something to do by the clock.
     fn next_deadline(&mut self) -> Option<Instant> {
         let timer = self.timers.next();
-        let sweep = (self.links.len() > 0 || self.servers.len() > 0).then_some(self.next_sweep);
+        let busy = self.links.len() > 0 || self.servers.len() > 0 || self.connections.len() > 0;
+        let sweep = busy.then_some(self.next_sweep);
         timer.into_iter().chain(sweep).chain(self.next_expiry).min()
     }
 

@@ -32,7 +32,7 @@ pub use hello::{
     RESOURCE_BYTES_MAX, SessionId, VERSION, VERSION_MIN,
 };
 pub use limits::{GRANT_AHEAD_MAX, Limits, ONE_WAY_MAX};
-pub use refusal::{Refusal, RejectReason};
+pub use refusal::{REDIRECT_BYTES_MAX, Refusal, RejectReason};
 pub use remote::{REMOTE_ADDRESS_BYTES, RemoteAddress};
 pub use violation::Violation;
 pub use welcome::Welcome;

@@ -87,9 +87,13 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(RejectReason::UnknownSession),
         Just(RejectReason::NotSupported),
         any::<u32>().prop_map(RejectReason::Application),
-        (9..=u32::MAX).prop_map(RejectReason::Other),
+        Just(RejectReason::Redirected),
+        (10..=u32::MAX).prop_map(RejectReason::Other),
     ];
-    (reason, bytes(300)).prop_map(|(reason, private_data)| Refusal { reason, private_data })
+    (reason, "[^\0]{1,50}", bytes(300)).prop_map(|(reason, redirect, private_data)| {
+        let redirect = if reason == RejectReason::Redirected { redirect } else { String::new() };
+        Refusal { reason, redirect, private_data }
+    })
 }
 
 fn goodbye() -> impl Strategy<Value = Goodbye> {

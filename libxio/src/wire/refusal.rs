@@ -6,6 +6,9 @@ use std::fmt;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+/// Longest uri in a redirect, in bytes.
+pub const REDIRECT_BYTES_MAX: usize = 4096;
+
 /// Why a connection was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -31,6 +34,8 @@ pub enum RejectReason {
     NotSupported,
     /// The application's own number.
     Application(u32),
+    /// The resource is served elsewhere: the refusal says where.
+    Redirected,
     /// A reason that only a later version knows, by its number on the wire (above those of the others).
     Other(u32),
 }
@@ -47,6 +52,7 @@ impl RejectReason {
             RejectReason::ShuttingDown => libc::ESHUTDOWN,
             RejectReason::UnknownSession => libc::ESTALE,
             RejectReason::NotSupported => libc::EOPNOTSUPP,
+            RejectReason::Redirected => libc::EREMCHG,
             RejectReason::Application(_) | RejectReason::Other(_) => libc::ECONNREFUSED,
         }
     }
@@ -62,6 +68,7 @@ impl RejectReason {
             RejectReason::UnknownSession => (6, [0; 2]),
             RejectReason::NotSupported => (7, [0; 2]),
             RejectReason::Application(number) => (8, [number, 0]),
+            RejectReason::Redirected => (9, [0; 2]),
             RejectReason::Other(code) => (code, [0; 2]),
         }
     }
@@ -76,7 +83,7 @@ impl RejectReason {
         };
         let used = match code {
             1 => 2,
-            2..=7 => 0,
+            2..=7 | 9 => 0,
             8 => 1,
             _ => return Ok(RejectReason::Other(code)),
         };
@@ -91,7 +98,8 @@ impl RejectReason {
             5 => RejectReason::ShuttingDown,
             6 => RejectReason::UnknownSession,
             7 => RejectReason::NotSupported,
-            _ => RejectReason::Application(parameters[0]),
+            8 => RejectReason::Application(parameters[0]),
+            _ => RejectReason::Redirected,
         })
     }
 }
@@ -113,6 +121,7 @@ impl fmt::Display for RejectReason {
                 f.write_str("it does not know the session (any more), or the session's key is wrong")
             }
             RejectReason::NotSupported => f.write_str("it can't do what the connection asks for"),
+            RejectReason::Redirected => f.write_str("the resource is served elsewhere"),
             RejectReason::Application(number) => write!(f, "its application says no, with number {number}"),
             RejectReason::Other(code) => {
                 write!(f, "for a reason that this version does not know, number {code}")
@@ -126,6 +135,8 @@ impl fmt::Display for RejectReason {
 pub struct Refusal {
     /// Why.
     pub reason: RejectReason,
+    /// The uri to try instead, with [`RejectReason::Redirected`]; else empty.
+    pub redirect: String,
     /// From the server's application.
     pub private_data: Vec<u8>,
 }
@@ -138,7 +149,7 @@ struct RefusalBytes {
     reserved: U16,
     code: U32,
     parameters: [U32; 2],
-    /// Kept for a uri that the client shall try instead; it will stand before the private data.
+    /// Of the uri that the client shall try instead.
     redirect_length: U16,
     private_data_length: U16,
 }
@@ -157,23 +168,29 @@ impl Refusal {
     /// # Errors
     /// The rule that this refusal breaks.
     pub fn validate(&self) -> Result<(), Violation> {
-        body::check_length("the private data", self.private_data.len(), PRIVATE_DATA_BYTES_MAX)
+        body::check_length("the redirect", self.redirect.len(), REDIRECT_BYTES_MAX)?;
+        body::check_length("the private data", self.private_data.len(), PRIVATE_DATA_BYTES_MAX)?;
+        let known = !matches!(self.reason, RejectReason::Other(_));
+        if known && (self.reason == RejectReason::Redirected) == self.redirect.is_empty() {
+            return Err(Violation::BadRedirect);
+        }
+        Ok(())
     }
 
     /// The body's bytes. A receiver refuses them unless [`Refusal::validate`] agrees.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Refusal { reason, private_data } = self;
+        let Refusal { reason, redirect, private_data } = self;
         let (code, parameters) = reason.to_numbers();
         let fixed = RefusalBytes {
             fixed_length: (size_of::<RefusalBytes>() as u16).into(),
             reserved: 0.into(),
             code: code.into(),
             parameters: parameters.map(U32::new),
-            redirect_length: 0.into(),
+            redirect_length: body::length_field(redirect.as_bytes()).into(),
             private_data_length: body::length_field(private_data).into(),
         };
-        [fixed.as_bytes(), private_data].concat()
+        [fixed.as_bytes(), redirect.as_bytes(), private_data].concat()
     }
 
     /// Decodes and validates a body.
@@ -183,7 +200,10 @@ impl Refusal {
     pub fn decode(bytes: &[u8]) -> Result<Refusal, Violation> {
         let (fixed, mut rest) = body::split::<RefusalBytes>(bytes)?;
         body::check_reserved("bytes 2 to 3 of a refusal", fixed.reserved.get().into())?;
-        body::check_reserved("redirect_length of a refusal", fixed.redirect_length.get().into())?;
+        let redirect =
+            body::take(&mut rest, "the redirect", fixed.redirect_length.get(), REDIRECT_BYTES_MAX)?;
+        let redirect =
+            std::str::from_utf8(redirect).map_err(|_| Violation::NotUtf8 { field: "the redirect" })?;
         let private_data = body::take(
             &mut rest,
             "the private data",
@@ -191,7 +211,10 @@ impl Refusal {
             PRIVATE_DATA_BYTES_MAX,
         )?;
         let reason = RejectReason::from_numbers(fixed.code.get(), fixed.parameters.map(U32::get))?;
-        Ok(Refusal { reason, private_data: private_data.to_owned() })
+        let refusal =
+            Refusal { reason, redirect: redirect.to_owned(), private_data: private_data.to_owned() };
+        refusal.validate()?;
+        Ok(refusal)
     }
 }
 
@@ -213,8 +236,11 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let refusal =
-            Refusal { reason: RejectReason::Version { min: 1, max: 2 }, private_data: b"no".to_vec() };
+        let refusal = Refusal {
+            reason: RejectReason::Version { min: 1, max: 2 },
+            redirect: String::new(),
+            private_data: b"no".to_vec(),
+        };
         assert_eq!(refusal.encode(), GOLDEN);
         assert_eq!(Refusal::decode(&GOLDEN), Ok(refusal));
     }
@@ -230,7 +256,8 @@ mod tests {
             (6, RejectReason::UnknownSession, [0, 0]),
             (7, RejectReason::NotSupported, [0, 0]),
             (8, RejectReason::Application(77), [77, 0]),
-            (9, RejectReason::Other(9), [0, 0]),
+            (9, RejectReason::Redirected, [0, 0]),
+            (10, RejectReason::Other(10), [0, 0]),
         ] {
             assert_eq!(reason.to_numbers(), (code, parameters));
             assert_eq!(RejectReason::from_numbers(code, parameters), Ok(reason));
@@ -249,7 +276,29 @@ mod tests {
         assert!(matches!(refused(2, 1), Violation::ReservedNotZero { .. }));
         assert!(matches!(refused(4, 2), Violation::ReservedNotZero { .. }), "Busy has no parameters");
         assert!(matches!(refused(10, 1), Violation::FieldTooLarge { value: 65_537, limit: 65_535, .. }));
-        assert!(matches!(refused(16, 1), Violation::ReservedNotZero { .. }));
+        assert_eq!(refused(16, 1), Violation::BodyTooShort { length: 1, expected: 2 });
+    }
+
+    #[test]
+    fn a_redirect_says_where() {
+        let refusal = Refusal {
+            reason: RejectReason::Redirected,
+            redirect: "tcp://other:7/x".to_owned(),
+            private_data: b"go".to_vec(),
+        };
+        assert_eq!(refusal.validate(), Ok(()));
+        let body = refusal.encode();
+        assert_eq!(body[20..35], *b"tcp://other:7/x");
+        assert_eq!(Refusal::decode(&body), Ok(refusal.clone()));
+        let nowhere = Refusal { redirect: String::new(), ..refusal.clone() };
+        assert_eq!(Refusal::decode(&nowhere.encode()), Err(Violation::BadRedirect));
+        let busy = Refusal { reason: RejectReason::Busy, ..refusal.clone() };
+        assert_eq!(Refusal::decode(&busy.encode()), Err(Violation::BadRedirect));
+        let far = Refusal { redirect: "x".repeat(4097), ..refusal.clone() };
+        assert!(matches!(Refusal::decode(&far.encode()), Err(Violation::PartTooLong { .. })));
+        let mut garbled = body;
+        garbled[22] = 0xFF;
+        assert_eq!(Refusal::decode(&garbled), Err(Violation::NotUtf8 { field: "the redirect" }));
     }
 
     #[test]
@@ -260,6 +309,13 @@ mod tests {
         body[0] += 9;
         body.extend([0xDD; 9]);
         let found = Refusal::decode(&body).unwrap();
-        assert_eq!(found, Refusal { reason: RejectReason::Other(200), private_data: b"no".to_vec() });
+        assert_eq!(
+            found,
+            Refusal {
+                reason: RejectReason::Other(200),
+                redirect: String::new(),
+                private_data: b"no".to_vec()
+            }
+        );
     }
 }

@@ -218,6 +218,9 @@ pub enum Violation {
         /// The bits that are too many.
         features: u64,
     },
+    /// A refusal that sends the client nowhere, or somewhere without being a redirect.
+    #[error("a refusal's redirect is no uri, or has no place in it")]
+    BadRedirect,
 
     // ---- the dialogue ----
     /// A request's data is above the byte grant.
@@ -400,6 +403,7 @@ impl Violation {
             Violation::WindowTooSmall { .. } => 43,
             Violation::VersionNotOffered { .. } => 44,
             Violation::FeaturesNotOffered { .. } => 45,
+            Violation::BadRedirect => 46,
 
             Violation::GrantExceeded { .. } => 64,
             Violation::GrantTooLarge { .. } => 65,
@@ -431,7 +435,7 @@ mod tests {
     const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md"));
 
     /// One of each, in the order of their numbers.
-    const EACH: [Violation; 52] = [
+    const EACH: [Violation; 53] = [
         Violation::UnknownKind(200),
         Violation::UnexpectedKind(3),
         Violation::UnknownFlags { flags: 128 },
@@ -466,6 +470,7 @@ mod tests {
         Violation::WindowTooSmall { window: 1, data_bytes_max: 2 },
         Violation::VersionNotOffered { version: 2 },
         Violation::FeaturesNotOffered { features: 2 },
+        Violation::BadRedirect,
         Violation::GrantExceeded { received: 2, granted: 1 },
         Violation::GrantTooLarge { granted: 2, limit: 1 },
         Violation::SequenceOutOfOrder { slot: 1, sequence: 3, last: 1 },
