@@ -1,7 +1,7 @@
 //! Flow control: by messages and by bytes.
 
 use crate::{Make, Pair, pattern};
-use libxio::{Error, Event, OutgoingRequest, OutgoingResponse};
+use libxio::{Error, Event, OutgoingOneWay, OutgoingRequest, OutgoingResponse};
 
 /// Slots and sizes are limited.
 pub fn slots_and_sizes_are_limited(make: Make<'_>) {
@@ -59,4 +59,48 @@ pub fn a_receiver_that_does_not_answer_stops_its_sender_by_bytes(make: Make<'_>)
         assert!(in_use <= window, "{in_use} bytes are held");
     }
     pair.until("all responses", |pair| pair.client_events.len() == 20);
+}
+/// What holds a sender up can be read, by connection and from another thread.
+pub fn limits_are_visible_in_statistics(make: Make<'_>) {
+    let small = |options: &mut libxio::ContextOptions| {
+        options.limits.window_bytes = 4096;
+        options.limits.data_bytes_max = 4096;
+        options.limits.peer_slots = 4;
+        options.limits.one_way_max = 2;
+    };
+    let mut pair = Pair::with(make(), |_| {}, small, Default::default());
+    let (here, there) = pair.connect();
+    let request = |token| OutgoingRequest { data: vec![0; 3000].into(), ..OutgoingRequest::new(b"", token) };
+    pair.client.request(here, request(1)).unwrap();
+    pair.client.request(here, request(2)).unwrap();
+    pair.client.send(here, OutgoingOneWay::default()).unwrap();
+    pair.settle();
+    let seen = pair.client.connection_statistics(here).unwrap();
+    assert_eq!((seen.requests_sent, seen.requests_outstanding, seen.slots_free), (2, 2, 2));
+    assert_eq!((seen.one_way_sent, seen.one_way_unacknowledged, seen.one_way_free), (1, 1, 1));
+    // The message waits behind the request, for the order's sake.
+    assert_eq!((seen.waiting_for_grant, seen.grant_left_bytes, seen.unsent_bytes), (2, 1096, 0));
+    let seen = pair.server.connection_statistics(there).unwrap();
+    assert_eq!((seen.requests_received, seen.requests_running, seen.held_bytes), (1, 1, 3000));
+    let mut answered = 0;
+    while answered < 2 {
+        let request = pair.request();
+        pair.server.respond(request, OutgoingResponse::default()).unwrap();
+        answered += 1;
+    }
+    let Event::OneWay(message) = pair.server_event() else { panic!() };
+    assert_eq!(pair.server.connection_statistics(there).unwrap().one_way_held, 1);
+    drop(message);
+    pair.until("the end of all", |pair| {
+        pair.client.connection_statistics(here).unwrap().one_way_unacknowledged == 0
+            && pair.client_events.len() == 2
+    });
+    let (client, server) = (pair.client.handle().statistics(), pair.server.handle().statistics());
+    std::thread::spawn(move || {
+        assert_eq!((client.request_latency().snapshot().count(), client.snapshot().grant_stalls), (2, 2));
+        assert_eq!(server.service_time().snapshot().count(), 2);
+    })
+    .join()
+    .unwrap();
+    pair.finish(here);
 }

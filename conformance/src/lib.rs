@@ -89,6 +89,7 @@ macro_rules! suite {
             flow: {
                 slots_and_sizes_are_limited
                 a_receiver_that_does_not_answer_stops_its_sender_by_bytes
+                limits_are_visible_in_statistics
             }
             sessions: {
                 a_connection_is_rejected_with_reason_and_private_data

@@ -59,6 +59,7 @@
 
 mod context;
 mod error;
+pub mod log;
 mod mem;
 mod reactor;
 pub mod session;
@@ -69,11 +70,12 @@ pub mod wire;
 
 pub use context::{
     AcceptOptions, Access, CancelOutcome, Completion, Connection, ConnectionOptions, ConnectionRequest,
-    Context, ContextHandle, ContextOptions, DATA_BYTES_MAX_DEFAULT, Event, FdId, FileOp,
-    HEADER_BYTES_MAX_DEFAULT, Incoming, Interest, Landing, LoopKind, ONE_WAY_MAX_DEFAULT, OneWay, OpId,
-    OutgoingOneWay, OutgoingRequest, OutgoingResponse, PinnedContext, REMOTE_REGION_BYTES,
-    REPLAY_BYTES_MAX_DEFAULT, Receipt, RemoteRegion, Reply, Request, RequestId, SLOTS_DEFAULT, SendOptions,
-    Server, ServerOptions, Session, Statistics, StatisticsSnapshot, TimerId, WINDOW_BYTES_DEFAULT,
+    ConnectionStatistics, Context, ContextHandle, ContextOptions, DATA_BYTES_MAX_DEFAULT, Event, FdId,
+    FileOp, HEADER_BYTES_MAX_DEFAULT, Histogram, HistogramSnapshot, Incoming, Interest, Landing, LoopKind,
+    ONE_WAY_MAX_DEFAULT, OneWay, OpId, OutgoingOneWay, OutgoingRequest, OutgoingResponse, PinnedContext,
+    REMOTE_REGION_BYTES, REPLAY_BYTES_MAX_DEFAULT, Receipt, RemoteRegion, Reply, Request, RequestId,
+    SLOTS_DEFAULT, SendOptions, Server, ServerOptions, Session, SessionStatistics, Statistics,
+    StatisticsSnapshot, TimerId, WINDOW_BYTES_DEFAULT,
 };
 pub use error::{Error, Result};
 pub use mem::{BUFFER_LEN_MAX, Buffer, Pool, PoolOptions, Region, SGL_PIECES_MAX, Sgl, zeros};

@@ -9,7 +9,7 @@ use super::outgoing::{Outstanding, Unacknowledged, Waiting};
 use super::remote::Exposed;
 use super::serving::Membership;
 use super::session::{Identity, Session};
-use super::statistics::Statistics;
+use super::statistics::{ConnectionStatistics, Statistics};
 use crate::reactor::Key;
 use crate::session::{
     Answer, Keepalive, OneWayReceiver, OneWaySender, ReceiveGrant, Requester, Responder, SendGrant,
@@ -75,6 +75,8 @@ pub(crate) struct ConnectionState {
     pub crc: bool,
     /// Tell the application when no more than so many bytes wait to be sent.
     pub drain_mark: Option<usize>,
+    /// Totals; the rest of the statistics is looked up when asked for.
+    pub counts: ConnectionStatistics,
     /// Redirects followed so far.
     pub redirects: u8,
     /// Our hello, until the welcome is checked against it.
@@ -158,6 +160,7 @@ impl ConnectionState {
             suspected: false,
             crc: false,
             drain_mark: None,
+            counts: ConnectionStatistics::default(),
             redirects: 0,
             hello: None,
         }

@@ -7,6 +7,7 @@ use crate::reactor::Key;
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl, wire};
 use std::any::Any;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 /// Something that happened in a context.
 #[derive(Debug)]
@@ -304,6 +305,8 @@ pub struct Request {
     /// A receipt is wanted and was not given yet.
     pub(crate) wants_receipt: bool,
     pub(crate) more: bool,
+    /// The turn in which it came.
+    pub(crate) arrived: Instant,
     /// Tells the context when the request is dropped; disarmed by `respond`.
     pub(crate) guard: super::DropGuard,
 }

@@ -11,6 +11,7 @@ mod event;
 mod files;
 mod handle;
 mod handles;
+mod histogram;
 mod links;
 mod message;
 mod one_way;
@@ -33,6 +34,7 @@ pub use event::{
 pub use handle::ContextHandle;
 pub(crate) use handle::DropGuard;
 pub use handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
+pub use histogram::{Histogram, HistogramSnapshot};
 pub use message::{CancelOutcome, Incoming, OneWay, OutgoingOneWay, Receipt, SendOptions};
 pub use options::{
     ConnectionOptions, ContextOptions, DATA_BYTES_MAX_DEFAULT, HEADER_BYTES_MAX_DEFAULT, ONE_WAY_MAX_DEFAULT,
@@ -40,7 +42,8 @@ pub use options::{
 };
 pub use remote::{Access, REMOTE_REGION_BYTES, RemoteRegion};
 pub use session::Session;
-pub use statistics::{Statistics, StatisticsSnapshot};
+pub use session::SessionStatistics;
+pub use statistics::{ConnectionStatistics, Statistics, StatisticsSnapshot};
 
 use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
 use crate::transport::{OutgoingFrame, Tcp, Transport};

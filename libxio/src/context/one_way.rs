@@ -40,6 +40,7 @@ impl Context {
             state.send_blocked = true;
             return Err(Error::OneWayExhausted(state.theirs.one_way_max));
         };
+        state.counts.one_way_sent += 1;
         let link = state.link;
         let frame = state.start(Waiting::OneWay { sequence }, HeaderBytes::from_slice(header), data);
         self.statistics.one_way_sent.add(1);

@@ -12,6 +12,8 @@ use std::time::Instant;
 pub(crate) struct Outstanding {
     pub token: u64,
     pub sequence: u32,
+    /// The turn in which it began.
+    pub begun: Instant,
     /// Request, RemoteRead or RemoteWrite.
     pub kind: FrameKind,
     pub flags: FrameFlags,
@@ -52,10 +54,11 @@ pub(crate) enum Cancel {
 }
 
 impl Outstanding {
-    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32) -> Outstanding {
+    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32, now: Instant) -> Outstanding {
         Outstanding {
             token,
             sequence: 0,
+            begun: now,
             kind,
             flags: FrameFlags::default(),
             named: matches!(landing, Landing::Place(_)),

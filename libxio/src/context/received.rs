@@ -18,6 +18,7 @@ use crate::{Error, HeaderBytes, Sgl};
 impl ConnectionSink<'_> {
     pub(super) fn request(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
         self.statistics.requests_received.add(1);
+        self.state.counts.requests_received += 1;
         let idempotent = head.flags.contains(FrameFlags::IDEMPOTENT);
         let (failed, header_again, data_again) =
             match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
@@ -67,6 +68,7 @@ impl ConnectionSink<'_> {
             room: head.room,
             wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
             more: head.flags.contains(FrameFlags::MORE),
+            arrived: self.now,
             guard,
         }));
     }
@@ -89,6 +91,7 @@ impl ConnectionSink<'_> {
         self.state.one_way_in.receive(sequence)?;
         self.state.one_way_held += 1;
         self.statistics.one_way_received.add(1);
+        self.state.counts.one_way_received += 1;
         self.statistics.one_way_held.add(1);
         let connection = self.state.handle;
         let wants_receipt = head.flags.contains(FrameFlags::RECEIPT);
@@ -139,6 +142,7 @@ impl ConnectionSink<'_> {
                     room,
                     wants_receipt,
                     more,
+                    arrived: self.now,
                     guard,
                 }));
             }
@@ -362,6 +366,7 @@ impl ConnectionSink<'_> {
             }
             return Ok(());
         }
+        self.statistics.request_latency.record(self.now.saturating_duration_since(entry.begun));
         let outcome = match (failed, entry.failure) {
             (Some(reason), _) => Err(failure(reason, entry.room)),
             (None, Some(failure)) => Err(failure),

@@ -194,6 +194,7 @@ impl ConnectionSink<'_> {
         outcome: std::result::Result<Sgl, u32>,
     ) -> std::result::Result<(), Violation> {
         self.statistics.requests_received.add(1);
+        self.state.counts.requests_received += 1;
         let state = &mut *self.state;
         let (slot, sequence) = (head.slot, head.sequence);
         if state.responder.admit(slot, sequence, true)? != Admission::Execute {
@@ -310,7 +311,7 @@ impl Context {
             let data = if let Landing::Place(list) = landing { list } else { Sgl::new() };
             return Ok(self.end_reached(connection, token, outcome.map(|()| data)));
         }
-        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room);
+        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room, self.now);
         let options = SendOptions { receipt: false, notify: None, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;
@@ -341,7 +342,7 @@ impl Context {
         if let Some(outcome) = self.reach(connection, region, reach) {
             return Ok(self.end_reached(connection, token, outcome.map(|()| Sgl::new())));
         }
-        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0);
+        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now);
         let options = SendOptions { receipt: false, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;

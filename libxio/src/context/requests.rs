@@ -8,6 +8,7 @@ use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
 use super::outgoing::{Outstanding, Waiting};
 use super::serving::FAREWELL_TIME;
+use super::statistics::ConnectionStatistics;
 use super::turn::millis;
 use crate::reactor::Key;
 use crate::transport::{OutgoingFrame, SentFrame};
@@ -41,11 +42,12 @@ impl Context {
         request: OutgoingRequest<'_>,
         options: SendOptions,
     ) -> Result<RequestId> {
+        let now = self.now;
         let (_, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
         check_message(state, header, &data)?;
         let room = limit("room for response data in bytes", landing.room(), state.own.data_bytes_max)?;
-        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room);
+        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room, now);
         entry.flags = message_flags(&options);
         if idempotent {
             entry.flags = entry.flags.with(FrameFlags::IDEMPOTENT);
@@ -77,6 +79,7 @@ impl Context {
             entry.sequence = sequence;
         }
         state.next_deadline = earlier(state.next_deadline, deadline);
+        state.counts.requests_sent += 1;
         let link = state.link;
         let frame = state.start(Waiting::Request { slot }, header, data);
         self.next_expiry = earlier(self.next_expiry, deadline);
@@ -128,9 +131,10 @@ impl Context {
         response: OutgoingResponse<'_>,
         options: SendOptions,
     ) -> Result<()> {
-        let Request { connection, id, data, data_length, room, mut guard, .. } = request;
+        let Request { connection, id, data, data_length, room, arrived, mut guard, .. } = request;
         guard.disarm();
         drop(data);
+        self.statistics.service_time.record(self.now.saturating_duration_since(arrived));
         let OutgoingResponse { header, data } = response;
         let key = connection.key(self.number).ok_or(STALE)?;
         let state = self.connections.get_mut(key).ok_or(STALE)?;
@@ -255,6 +259,29 @@ impl Context {
     /// [`Error::StaleHandle`].
     pub fn free_slots(&self, connection: Connection) -> Result<u32> {
         Ok(self.connection_state(connection)?.requester.free_slots())
+    }
+
+    /// What flows over a connection, and what holds it up.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`].
+    pub fn connection_statistics(&self, connection: Connection) -> Result<ConnectionStatistics> {
+        let state = self.connection_state(connection)?;
+        let unsent_bytes = self.unsent_bytes(connection)? as u64;
+        Ok(ConnectionStatistics {
+            requests_outstanding: state.requester.outstanding(),
+            slots_free: state.requester.free_slots(),
+            requests_running: state.responder.running(),
+            one_way_unacknowledged: state.one_way_out.unacknowledged(),
+            one_way_free: state.one_way_out.free(),
+            one_way_held: state.one_way_held,
+            // At most as many as there are slots and one-way messages.
+            waiting_for_grant: state.waiting.len() as u32,
+            grant_left_bytes: state.sending.left(),
+            held_bytes: state.receiving.outstanding(),
+            unsent_bytes,
+            ..state.counts
+        })
     }
 
     /// What the peer receives at most; in force once the connection is established.

@@ -30,8 +30,24 @@ struct State {
     moved_to: Option<Uri>,
     /// Connections open or being opened, without those that wait.
     connections: u32,
+    /// Connections begun so far.
+    opened: u64,
     /// Connections that wait until the first one has made the session, and their contexts.
     waiting: Vec<(Outbox<Post>, Connection)>,
+}
+
+/// What a session is made of; see [`Session::statistics`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStatistics {
+    /// Now: connections open or being opened, over all contexts.
+    pub connections: u32,
+    /// Now: connections that wait until the first one has made the session.
+    pub waiting: u32,
+    /// Connections begun so far, failed ones among them.
+    pub connections_begun: u64,
+    /// Whether a server has redirected it.
+    pub redirected: bool,
 }
 
 /// A session as the server knows it.
@@ -77,6 +93,18 @@ impl Session {
         self.state().identity.map(|identity| identity.session)
     }
 
+    /// What it is made of now. What flows is counted by connection and context.
+    #[must_use]
+    pub fn statistics(&self) -> SessionStatistics {
+        let state = self.state();
+        SessionStatistics {
+            connections: state.connections,
+            waiting: state.waiting.len() as u32, // one for each connect of this process
+            connections_begun: state.opened,
+            redirected: state.moved_to.is_some(),
+        }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +115,7 @@ impl Session {
         match state.identity {
             Some(identity) => {
                 state.connections += 1;
+                state.opened += 1;
                 Beginning::Join(identity)
             }
             None if state.connections > 0 => {
@@ -95,6 +124,7 @@ impl Session {
             }
             None => {
                 state.connections = 1;
+                state.opened += 1;
                 Beginning::First
             }
         }

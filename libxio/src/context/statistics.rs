@@ -1,5 +1,6 @@
-//! Counters of a context: written by its thread alone, readable from any.
+//! Counters of a context: written by its thread alone, readable from any; and those of a connection.
 
+use super::histogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -8,6 +9,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Statistics {
             $($(#[$doc])* pub(crate) $name: Counter,)*
+            pub(crate) request_latency: Histogram,
+            pub(crate) service_time: Histogram,
         }
 
         /// The values of [`Statistics`] at one moment.
@@ -21,6 +24,19 @@ macro_rules! counters {
             #[must_use]
             pub fn snapshot(&self) -> StatisticsSnapshot {
                 StatisticsSnapshot { $($name: self.$name.get(),)* }
+            }
+
+            /// Times from sending a request to its response, for requests of this side that were answered. The
+            /// resolution is a turn of the loop.
+            #[must_use]
+            pub fn request_latency(&self) -> &Histogram {
+                &self.request_latency
+            }
+
+            /// Times from a peer's request to its answer by this side's application.
+            #[must_use]
+            pub fn service_time(&self) -> &Histogram {
+                &self.service_time
             }
         }
 
@@ -118,4 +134,41 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What flows over a connection, and what holds it up; see
+/// [`Context::connection_statistics`](crate::Context::connection_statistics).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConnectionStatistics {
+    /// Requests sent, one-sided operations by frames among them.
+    pub requests_sent: u64,
+    /// Requests received, one-sided operations by frames among them.
+    pub requests_received: u64,
+    /// One-way messages sent.
+    pub one_way_sent: u64,
+    /// One-way messages received.
+    pub one_way_received: u64,
+    /// Now: requests of this side without an answer.
+    pub requests_outstanding: u32,
+    /// Now: requests that could be sent before
+    /// [`Error::SlotsExhausted`](crate::Error::SlotsExhausted).
+    pub slots_free: u32,
+    /// Now: requests of the peer without an answer.
+    pub requests_running: u32,
+    /// Now: one-way messages that the peer has not acknowledged.
+    pub one_way_unacknowledged: u32,
+    /// Now: one-way messages that could be sent before
+    /// [`Error::OneWayExhausted`](crate::Error::OneWayExhausted).
+    pub one_way_free: u32,
+    /// Now: one-way messages of the peer that the application has not released.
+    pub one_way_held: u32,
+    /// Now: messages that wait for the peer's byte grant.
+    pub waiting_for_grant: u32,
+    /// Now: bytes of data that the peer is ready for.
+    pub grant_left_bytes: u64,
+    /// Now: bytes of the peer's data that the application has not released.
+    pub held_bytes: u64,
+    /// Now: bytes queued and not yet with the transport.
+    pub unsent_bytes: u64,
 }

@@ -21,6 +21,12 @@ impl SendGrant {
         SendGrant { granted: window, sent: 0 }
     }
 
+    /// Bytes that may still be sent.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.granted - self.sent
+    }
+
     /// Takes `length` bytes if the grant reaches so far. A request with no data always passes.
     pub fn take(&mut self, length: u64) -> bool {
         let fits = self.granted - self.sent >= length;
