@@ -1,0 +1,80 @@
+//! The side that asks.
+
+use crate::ring::Ring;
+use crate::{OFFSET_BYTES, Shape};
+use bench::{Result, Times, failed};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Keeps `depth` requests in flight.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: TcpStream,
+    shape: Shape,
+    requests: Ring,
+    responses: Ring,
+    /// When each request in flight was made ready; its place is its number modulo the depth.
+    since: Vec<Instant>,
+    made: u64,
+    done: u64,
+    random: u64,
+    blocks: u64,
+}
+
+impl Client {
+    pub(crate) fn new(socket: TcpStream, shape: Shape, blocks: u64) -> Client {
+        Client {
+            socket,
+            shape,
+            requests: Ring::new(shape.depth, shape.request()),
+            responses: Ring::new(shape.depth, shape.response()),
+            since: vec![Instant::now(); shape.depth as usize],
+            made: 0,
+            done: 0,
+            random: 0x2545_f491_4f6c_dd1d,
+            blocks,
+        }
+    }
+
+    /// Measures for a time. `server_gone` says that no answer will come any more.
+    pub(crate) fn run(mut self, time: Duration, server_gone: impl Fn() -> bool) -> Result<(Times, Duration)> {
+        let mut times = Times::default();
+        let start = Instant::now();
+        let mut now = start;
+        while now < start + time {
+            self.ask(now);
+            self.requests.send(&self.socket, self.made).map_err(failed("sending requests"))?;
+            if !self.responses.receive(&self.socket).map_err(failed("receiving responses"))? {
+                now = Instant::now();
+                if now >= start + time && server_gone() {
+                    return Err("the server's thread ended early".to_owned());
+                }
+                continue;
+            }
+            now = Instant::now();
+            while self.done < self.responses.messages() {
+                times.record(now - self.since[(self.done % self.shape.depth) as usize]);
+                self.done += 1;
+            }
+        }
+        Ok((times, start.elapsed()))
+    }
+
+    /// Makes requests ready, up to the depth.
+    fn ask(&mut self, now: Instant) {
+        while self.made < self.done + self.shape.depth {
+            let offset = self.random_block() * self.shape.data as u64;
+            self.requests.place(self.made)[..OFFSET_BYTES].copy_from_slice(&offset.to_le_bytes());
+            self.since[(self.made % self.shape.depth) as usize] = now;
+            self.made += 1;
+        }
+    }
+
+    /// Xorshift (G. Marsaglia, "Xorshift RNGs", 2003), then the high half of a product.
+    fn random_block(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        ((u128::from(self.random) * u128::from(self.blocks)) >> 64) as u64
+    }
+}

@@ -1,0 +1,152 @@
+//! `minimal`: the limit on the day. Moves the bytes of remote reads and writes between two threads over a TCP socket on
+//! loopback, batched as deep as asked, and does nothing else: no protocol, no checks, no queues, no copies of its own.
+//! Both sides spin. What a server with a protocol reaches is to be held against this.
+//!
+//!     minimal --rw read --bs 4k --depth 32 --time 2 --server-core 0 --client-core 1
+//!
+//! A request is a head of fixed length (and the data of a write), a response a head (and the data of a read). As all have
+//! the same length, each has its place in a ring that is as large as the depth: one receive takes all that has arrived,
+//! one send all that is ready.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod ring;
+mod server;
+
+use bench::{Result, failed, parse_bytes, pin, process_cpu_time};
+use clap::Parser;
+use serde_json::json;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// The same bytes as remote reads and writes, and nothing else: the limit on this machine, today.
+#[derive(Debug, Parser)]
+#[command(name = "minimal", max_term_width = 110)]
+struct Arguments {
+    /// What is done
+    #[arg(long, value_enum, default_value = "read")]
+    rw: Mode,
+    /// Data of one request
+    #[arg(long, default_value = "4k", value_parser = parse_bytes)]
+    bs: usize,
+    /// Requests in flight
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    depth: u64,
+    /// Seconds
+    #[arg(long, default_value_t = 2.0)]
+    time: f64,
+    /// Reads and writes this file with pread and pwrite, at random places; without it there are zeros
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Bytes of a request's head
+    #[arg(long, default_value_t = 96)]
+    request_head: usize,
+    /// Bytes of a response's head
+    #[arg(long, default_value_t = 80)]
+    response_head: usize,
+    /// Keep the server's thread on this core
+    #[arg(long)]
+    server_core: Option<usize>,
+    /// Keep the client's thread on this core
+    #[arg(long)]
+    client_core: Option<usize>,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Read,
+    Write,
+}
+
+/// Lengths of what travels.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    depth: u64,
+    data: usize,
+    request_head: usize,
+    response_head: usize,
+    writes: bool,
+}
+
+impl Shape {
+    fn request(&self) -> usize {
+        self.request_head + if self.writes { self.data } else { 0 }
+    }
+
+    fn response(&self) -> usize {
+        self.response_head + if self.writes { 0 } else { self.data }
+    }
+}
+
+/// Bytes of a head that carry the offset.
+const OFFSET_BYTES: usize = 8;
+
+fn main() -> std::process::ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(value) => {
+            println!("{value:#}");
+            std::process::ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            eprintln!("minimal: {sentence}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<serde_json::Value> {
+    let shape = Shape {
+        depth: arguments.depth,
+        data: arguments.bs,
+        request_head: arguments.request_head,
+        response_head: arguments.response_head,
+        writes: arguments.rw == Mode::Write,
+    };
+    if shape.request_head < OFFSET_BYTES || shape.response_head == 0 {
+        return Err(format!("a request's head has at least {OFFSET_BYTES} bytes, a response's 1"));
+    }
+    let time = Duration::try_from_secs_f64(arguments.time).map_err(failed("--time"))?;
+    let store = server::Store::open(arguments.file.as_deref(), &shape)?;
+    let blocks = store.blocks();
+    let (near, far) = pair().map_err(failed("connecting over loopback"))?;
+    let stop = AtomicBool::new(false);
+    let cpu_before = process_cpu_time();
+    let (served, measured) = std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            pin(arguments.server_core)?;
+            server::Server::new(far, shape, store).run(&stop)
+        });
+        let measured = pin(arguments.client_core)
+            .and_then(|()| client::Client::new(near, shape, blocks).run(time, || server.is_finished()));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), measured)
+    });
+    served?;
+    let (times, elapsed) = measured?;
+    let cpu = process_cpu_time() - cpu_before;
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    let rate = times.count() as f64 / seconds;
+    Ok(json!({
+        "program": "minimal", "rw": if shape.writes { "write" } else { "read" }, "bs": shape.data, "depth": shape.depth,
+        "file": arguments.file.is_some(), "seconds": seconds, "iops": rate,
+        "bytes_per_second": rate * shape.data as f64,
+        "cpu_ns_per_io": cpu.as_nanos() as f64 / times.count().max(1) as f64,
+        "latency": times.describe(),
+    }))
+}
+
+/// The two ends of a connection over loopback, not blocking.
+fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    for socket in [&near, &far] {
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+    }
+    Ok((near, far))
+}
