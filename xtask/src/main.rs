@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod bench;
 #[expect(unsafe_code, reason = "a hook between fork and exec; it says why it is sound")]
 mod child;
 mod compile;
@@ -41,6 +42,8 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure this stack beside its peers
+    Bench(bench::Arguments),
     /// Run every test
     Test(test::Arguments),
     /// Build the engine for the installed fio
@@ -50,6 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let done = match &command {
+        Command::Bench(arguments) => bench::run(arguments, &common),
         Command::Test(arguments) => test::run(arguments, &common),
         Command::Fio(arguments) => fio::run(arguments, &common),
     };

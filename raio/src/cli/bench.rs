@@ -1,5 +1,6 @@
 //! `raio bench`: how many reads and writes a second, and how long each takes.
 
+use super::compare;
 use super::failure::Failure;
 use super::{Common, Done, Parsed, ping, place, say, size};
 use hdrhistogram::Histogram;
@@ -11,9 +12,13 @@ use std::time::{Duration, Instant};
 
 /// Arguments of `raio bench`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// The file; writing modes overwrite it
-    uri: String,
+    #[arg(required = true)]
+    uri: Option<String>,
     /// What to do
     #[arg(long, value_enum, default_value = "randread")]
     rw: Mode,
@@ -41,6 +46,13 @@ pub(crate) struct Arguments {
     /// Start of the pseudo-random sequence of offsets
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// What can be done instead of measuring.
+#[derive(Debug, clap::Subcommand)]
+enum Instead {
+    /// Compare two results
+    Compare(compare::Arguments),
 }
 
 /// What to do.
@@ -89,8 +101,13 @@ struct Measured {
 }
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Done {
-    let uri = place::remote(&arguments.uri)?;
+    if let Some(Instead::Compare(arguments)) = &arguments.instead {
+        return compare::run(arguments, common);
+    }
+    // It is there, else clap would have complained.
+    let uri = place::remote(arguments.uri.as_deref().unwrap_or_default())?;
     let blocks = prepare(arguments, common, &uri)?;
+    let cpu_before = cpu_time();
     let barrier = Barrier::new(arguments.jobs);
     let measured: Vec<Result<Measured, Failure>> = std::thread::scope(|scope| {
         let job = |number| {
@@ -113,7 +130,14 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Done {
         total.writes += writes;
         total.elapsed = total.elapsed.max(elapsed);
     }
-    report(arguments, common, &uri, &total)
+    report(arguments, common, &uri, &total, cpu_time() - cpu_before)
+}
+
+/// Time that all threads of this process have spent on a core.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    // A clock of time spent is never negative.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn join(thread: std::thread::ScopedJoinHandle<'_, Result<Measured, Failure>>) -> Result<Measured, Failure> {
@@ -125,7 +149,7 @@ fn open(arguments: &Arguments, common: &Common, uri: &Uri, create: bool) -> Resu
     options.read(arguments.rw != Mode::Write && arguments.rw != Mode::Randwrite);
     options.write(create || arguments.rw.writes()).create(create).direct(arguments.direct);
     options.client(common.client_options());
-    Queue::open(&arguments.uri, &options, arguments.depth).map_err(Failure::at(uri))
+    Queue::open(&uri.to_string(), &options, arguments.depth).map_err(Failure::at(uri))
 }
 
 /// Creates the file if asked to, and says how many blocks there are to work on.
@@ -311,7 +335,7 @@ impl<'a> Job<'a> {
     }
 }
 
-fn report(arguments: &Arguments, common: &Common, uri: &Uri, total: &Measured) -> Done {
+fn report(arguments: &Arguments, common: &Common, uri: &Uri, total: &Measured, cpu: Duration) -> Done {
     let seconds = total.elapsed.as_secs_f64().max(1e-9);
     let kinds: Vec<(&str, &Histogram<u64>)> = [("read", &total.reads), ("write", &total.writes)]
         .into_iter()
@@ -321,6 +345,7 @@ fn report(arguments: &Arguments, common: &Common, uri: &Uri, total: &Measured) -
         let mut value = json!({
             "uri": uri.to_string(), "rw": arguments.rw.name(), "bs": arguments.bs, "depth": arguments.depth,
             "jobs": arguments.jobs, "direct": arguments.direct, "seconds": seconds,
+            "cpu_seconds": cpu.as_secs_f64(),
         });
         for (name, times) in kinds {
             value[name] = json!({

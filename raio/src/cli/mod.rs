@@ -2,6 +2,7 @@
 
 mod bench;
 mod cat;
+mod compare;
 mod copy;
 mod failure;
 mod info;

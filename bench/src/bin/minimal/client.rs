@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Keeps `depth` requests in flight.
 #[derive(Debug)]
-pub(crate) struct Client {
-    socket: TcpStream,
+pub(crate) struct Client<'a> {
+    socket: &'a TcpStream,
     shape: Shape,
     requests: Ring,
     responses: Ring,
@@ -21,8 +21,8 @@ pub(crate) struct Client {
     blocks: u64,
 }
 
-impl Client {
-    pub(crate) fn new(socket: TcpStream, shape: Shape, blocks: u64) -> Client {
+impl<'a> Client<'a> {
+    pub(crate) fn new(socket: &'a TcpStream, shape: Shape, blocks: u64) -> Client<'a> {
         Client {
             socket,
             shape,
@@ -43,8 +43,8 @@ impl Client {
         let mut now = start;
         while now < start + time {
             self.ask(now);
-            self.requests.send(&self.socket, self.made).map_err(failed("sending requests"))?;
-            if !self.responses.receive(&self.socket).map_err(failed("receiving responses"))? {
+            self.requests.send(self.socket, self.made).map_err(failed("sending requests"))?;
+            if !self.responses.receive(self.socket).map_err(failed("receiving responses"))? {
                 now = Instant::now();
                 if now >= start + time && server_gone() {
                     return Err("the server's thread ended early".to_owned());

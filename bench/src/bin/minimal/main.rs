@@ -120,8 +120,9 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value> {
             pin(arguments.server_core)?;
             server::Server::new(far, shape, store).run(&stop)
         });
+        // The socket outlives the server's loop, which would take its end for an error.
         let measured = pin(arguments.client_core)
-            .and_then(|()| client::Client::new(near, shape, blocks).run(time, || server.is_finished()));
+            .and_then(|()| client::Client::new(&near, shape, blocks).run(time, || server.is_finished()));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         (server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), measured)
     });

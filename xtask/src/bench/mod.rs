@@ -1,0 +1,190 @@
+//! `cargo xtask bench`: this stack beside what people would use instead, side by side in one run, and what we want it to
+//! reach. Writes bench/RESULTS.md and bench/plots; every run's figures are kept as JSON in target/bench.
+//!
+//! `plan` says what is measured, `contender` how each one is, `row` runs them in turns, `target` judges, `report` tells.
+
+mod chart;
+mod contender;
+mod machine;
+mod measured;
+mod place;
+mod plan;
+mod report;
+mod rounds;
+mod row;
+mod target;
+mod transport;
+mod work;
+
+use crate::compile::cargo;
+use crate::{Common, Result, child, packages, root};
+use clap::Args;
+use place::Place;
+use plan::Curve;
+use report::Report;
+use row::Row;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use transport::{TRANSPORTS, Transport};
+
+/// Time for everything but building, in the long and in the quick form.
+const TIME: Duration = Duration::from_secs(14 * 60);
+const TIME_QUICK: Duration = Duration::from_secs(170);
+/// Seconds of one run.
+const SECONDS: f64 = 1.5;
+const SECONDS_QUICK: f64 = 0.5;
+/// Rounds, from which medians and spreads come.
+const ROUNDS: u32 = 5;
+/// A release build on two busy cores takes some minutes.
+const BUILD_TIME: Duration = Duration::from_secs(3600);
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Three minutes instead of fifteen: shorter runs, fewer rows
+    #[arg(long)]
+    quick: bool,
+    /// Seconds of one run
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Rounds of each row
+    #[arg(long, default_value_t = ROUNDS)]
+    rounds: u32,
+    /// Only rows whose description has this in it ("depth 32", "cached file"); leaves RESULTS.md alone
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
+    build()?;
+    let started = Instant::now();
+    let deadline = started + if arguments.quick { TIME_QUICK } else { TIME };
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { SECONDS_QUICK } else { SECONDS });
+    if !(0.05..=60.0).contains(&seconds) {
+        return Err(format!("--seconds {seconds}: expected 0.05 to 60"));
+    }
+    let place = Place::prepare(seconds)?;
+    let mut notes = notes(&place);
+    let transports: Vec<&'static Transport> =
+        TRANSPORTS.iter().filter(|transport| transport.is_there(&place)).collect();
+    if transports.is_empty() {
+        return Err("raio-server listens on none of our transports; does it start by hand?".to_owned());
+    }
+    let machine = machine::describe();
+    let wanted = |row: &Row| arguments.only.as_ref().is_none_or(|text| row.work.describe().contains(text));
+    let mut rows = plan::rows(&transports, &place, arguments.quick);
+    rows.retain(wanted);
+    let mut curves = plan::curves(&transports, &place, arguments.quick);
+    curves.iter_mut().for_each(|curve| curve.rows.retain(wanted));
+    curves.retain(|curve| !curve.rows.is_empty());
+    // One round of everything comes first, so that a machine that is too slow still gives the whole picture.
+    let curves_time = estimate(&curves, seconds);
+    let mut done = 0;
+    while done < arguments.rounds && (done == 0 || Instant::now() + curves_time < deadline) {
+        println!("round {} of {}", done + 1, arguments.rounds);
+        rows.iter_mut().for_each(|row| row.run(&place));
+        done += 1;
+    }
+    if done < arguments.rounds {
+        notes.push(format!("Time was over after {done} of {} rounds.", arguments.rounds));
+    }
+    println!("curves");
+    for row in curves.iter_mut().flat_map(|curve| &mut curve.rows) {
+        if Instant::now() > deadline {
+            notes.push(format!("Time was over before: {}.", row.work.describe()));
+            continue;
+        }
+        row.run(&place);
+    }
+    notes.push(format!("{done} rounds of {seconds} s each; {} s in all.", started.elapsed().as_secs()));
+    let charts = chart::charts(&rows, &curves);
+    let report = Report {
+        machine,
+        versions: machine::versions(contender::PROGRAMS),
+        notes,
+        floor: target::judge_floor(&rows),
+        targets: target::judge_storage(&rows),
+        rows: &rows,
+        curves: &curves,
+        charts: &charts,
+        sections: Vec::new(),
+    };
+    report::print_verdicts("Floor", &report.floor);
+    report::print_verdicts("Targets", &report.targets);
+    let kept = keep(&report, &place)?;
+    println!("\nkept in {}", contender::relative(&kept).display());
+    if arguments.only.is_none() {
+        charts.iter().try_for_each(|chart| chart.draw(&place))?;
+        let path = root().join("bench").join("RESULTS.md");
+        std::fs::write(&path, report.markdown(&place))
+            .map_err(|cause| format!("can't write {}: {cause}", path.display()))?;
+        println!("written: {}", contender::relative(&path).display());
+    }
+    Ok(())
+}
+
+fn build() -> Result<()> {
+    let arguments = ["build", "--release", "--quiet", "-p", "raio", "-p", "raio-server", "-p", "bench"];
+    child::run(&mut cargo(&arguments), BUILD_TIME)
+}
+
+/// What makes the figures worth less, said before measuring.
+fn notes(place: &Place) -> Vec<String> {
+    let mut notes = Vec::new();
+    let load = machine::load();
+    if load > machine::LOAD_MAX {
+        notes.push(format!(
+            "The machine was busy with other things (load {load}): only the ratios say something."
+        ));
+    }
+    if place.engine.is_none() {
+        notes.push(
+            "fio with our engine was left out: target/fio/libraio is not there (`cargo xtask fio`)."
+                .to_owned(),
+        );
+    }
+    notes.iter().for_each(|note| println!("{note}"));
+    notes
+}
+
+/// What the curves will take.
+fn estimate(curves: &[Curve], seconds: f64) -> Duration {
+    /// Starting and ending programs.
+    const OVERHEAD_SECONDS: f64 = 0.7;
+    let runs = curves.iter().flat_map(|curve| &curve.rows).map(|row| row.entries.len()).sum::<usize>();
+    Duration::from_secs_f64(runs as f64 * (seconds + OVERHEAD_SECONDS))
+}
+
+/// Keeps every figure, and the medians as `raio bench compare` reads them.
+fn keep(report: &Report<'_>, place: &Place) -> Result<std::path::PathBuf> {
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let rows = report.rows.iter().chain(report.curves.iter().flat_map(|curve| &curve.rows));
+    let mut measurements: Vec<Value> = Vec::new();
+    for row in rows.clone() {
+        for entry in row.entries.iter().filter(|entry| !entry.rounds.is_empty()) {
+            let of = |figure| row.median(entry.contender, figure).unwrap_or(0.0);
+            measurements.push(json!({
+                "name": format!("{}: {}", entry.contender.name(), row.work.describe()),
+                "iops": of(measured::Figure::Rate),
+                "bytes_per_second": of(measured::Figure::Bandwidth),
+                "p50_ns": of(measured::Figure::Median),
+                "p99_ns": of(measured::Figure::P99),
+                "cpu_ns": of(measured::Figure::Cpu),
+            }));
+        }
+    }
+    let value = json!({
+        "machine": pairs(&report.machine), "versions": pairs(&report.versions), "notes": report.notes,
+        "rows": rows.map(|row| row.to_json(place)).collect::<Vec<_>>(),
+        "measurements": measurements,
+    });
+    let path = place.folder.join(format!("run-{second}.json"));
+    std::fs::write(&path, format!("{value:#}"))
+        .map_err(|cause| format!("can't write {}: {cause}", path.display()))?;
+    Ok(path)
+}
+
+fn pairs(pairs: &[(String, String)]) -> Value {
+    Value::Object(pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
+}

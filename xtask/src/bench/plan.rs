@@ -1,0 +1,109 @@
+//! Which rows there are: those that targets are held against, and curves.
+
+use super::contender::Contender::{self, Engine, Local, Minimal, Nbdkit, QemuNbd, Raio};
+use super::place::Place;
+use super::row::Row;
+use super::transport::Transport;
+use super::work::{Direction, Polling, Store, Work};
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
+
+/// Work that targets name.
+pub(crate) const LATENCY_NULL: Work = Work::read(4 * KIB, 1, Store::Null);
+pub(crate) const LATENCY_MEMORY: Work = Work::read(4 * KIB, 1, Store::Memory);
+pub(crate) const READS_NULL: Work = Work::read(4 * KIB, 32, Store::Null);
+pub(crate) const WRITES_NULL: Work = READS_NULL.direction(Direction::Write);
+pub(crate) const READS_MEMORY: Work = Work::read(4 * KIB, 32, Store::Memory);
+pub(crate) const READS_FILE: Work = Work::read(4 * KIB, 32, Store::File);
+pub(crate) const MIDDLE_FILE: Work = Work::read(64 * KIB, 16, Store::File);
+pub(crate) const LARGE_FILE: Work = Work::read(MIB, 4, Store::File);
+pub(crate) const LATENCY_DEFAULT: Work = LATENCY_NULL.polling(Polling::Default);
+pub(crate) const LATENCY_ASLEEP: Work = LATENCY_NULL.polling(Polling::Never);
+pub(crate) const READS_DEFAULT: Work = READS_NULL.polling(Polling::Default);
+/// The first floor: what must hold in any case.
+pub(crate) const FLOOR_RATE: Work = READS_FILE.polling(Polling::Default);
+pub(crate) const FLOOR_LATENCY: Work = Work::read(4 * KIB, 1, Store::File).polling(Polling::Default);
+
+/// Rows that are run in rounds.
+pub(crate) fn rows(transports: &[&'static Transport], place: &Place, quick: bool) -> Vec<Row> {
+    let ours = |others: &[Contender]| -> Vec<Contender> {
+        transports.iter().copied().map(Raio).chain(others.iter().copied()).collect()
+    };
+    let both = |others: &[Contender]| -> Vec<Contender> {
+        let engines = transports.iter().copied().map(Engine);
+        transports.iter().copied().map(Raio).chain(engines).chain(others.iter().copied()).collect()
+    };
+    let shm: Vec<Contender> =
+        transports.iter().copied().filter(|transport| transport.name != "tcp").map(Raio).collect();
+    let mut rows = vec![
+        (FLOOR_RATE, both(&[Nbdkit, QemuNbd])),
+        (FLOOR_LATENCY, both(&[Nbdkit, QemuNbd])),
+        (LATENCY_NULL, ours(&[Minimal])),
+        (READS_NULL, ours(&[Minimal, Nbdkit])),
+        (WRITES_NULL, ours(&[Minimal, Nbdkit])),
+        (READS_FILE, both(&[Minimal, Local])),
+        (MIDDLE_FILE, ours(&[Minimal, Local])),
+        (LARGE_FILE, ours(&[Minimal, Local])),
+        (LATENCY_DEFAULT, ours(&[Nbdkit])),
+        (LATENCY_ASLEEP, ours(&[Nbdkit])),
+        (READS_DEFAULT, ours(&[Nbdkit])),
+        (LATENCY_MEMORY, shm.clone()),
+        (READS_MEMORY, shm),
+    ];
+    if !quick {
+        let null = |block, depth| Work::read(block, depth, Store::Null);
+        rows.extend([
+            (null(64 * KIB, 16), ours(&[Minimal, Nbdkit])),
+            (null(MIB, 4), ours(&[Minimal, Nbdkit])),
+            (READS_FILE.direction(Direction::Mix), ours(&[Local, Nbdkit])),
+            (READS_FILE.direction(Direction::Write), ours(&[Minimal, Local, Nbdkit])),
+        ]);
+    }
+    let row = |(work, contenders): (Work, Vec<Contender>)| Row::new(work, &contenders, place);
+    rows.into_iter().map(row).filter(|row| !row.entries.is_empty()).collect()
+}
+
+/// What a curve's points differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Axis {
+    Depth,
+    Block,
+    Jobs,
+}
+
+/// Rows that differ in one number, run once each.
+#[derive(Debug)]
+pub(crate) struct Curve {
+    pub(crate) name: &'static str,
+    pub(crate) axis: Axis,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The curves.
+pub(crate) fn curves(transports: &[&'static Transport], place: &Place, quick: bool) -> Vec<Curve> {
+    let ours = |others: &[Contender]| -> Vec<Contender> {
+        transports.iter().copied().map(Raio).chain(others.iter().copied()).collect()
+    };
+    let curve = |name, axis, works: Vec<Work>, contenders: Vec<Contender>| Curve {
+        name,
+        axis,
+        rows: works.into_iter().map(|work| Row::new(work, &contenders, place)).collect(),
+    };
+    let depths: &[u32] = if quick { &[1, 8, 32, 128] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256] };
+    let blocks: &[u32] =
+        if quick { &[4 * KIB, 64 * KIB, MIB] } else { &[512, 4096, 16384, 65536, 262_144, MIB] };
+    let depth = |depth: &u32| Work { depth: *depth, ..READS_NULL };
+    let block = |block: &u32| Work { block_bytes: *block, depth: 16, ..READS_FILE };
+    let mut curves = vec![
+        curve("depth", Axis::Depth, depths.iter().map(depth).collect(), ours(&[Minimal, Nbdkit])),
+        curve("block", Axis::Block, blocks.iter().map(block).collect(), ours(&[Minimal, Nbdkit, Local])),
+    ];
+    if !quick {
+        let jobs = [1, 2, 4, 8].map(|jobs| READS_DEFAULT.jobs(jobs));
+        let direct = [1, 4, 32].map(|depth| Work { depth, ..FLOOR_RATE.direct() });
+        curves.push(curve("jobs", Axis::Jobs, jobs.to_vec(), ours(&[Nbdkit])));
+        curves.push(curve("direct", Axis::Depth, direct.to_vec(), ours(&[Local, QemuNbd])));
+    }
+    curves
+}

@@ -1,0 +1,89 @@
+//! A row: contenders that do the same work in turns, A B A B, so that what disturbs the machine disturbs all of them.
+
+use super::contender::Contender;
+use super::measured::{Figure, Measured};
+use super::place::Place;
+use super::rounds::{Ratio, median_of};
+use super::work::Work;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// The same work, done by several.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) work: Work,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// One of them, and what it reached in each round.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) contender: Contender,
+    pub(crate) rounds: Vec<Measured>,
+    /// Why it was left out, if it was.
+    pub(crate) failure: Option<String>,
+}
+
+impl Row {
+    /// Of those contenders that can do the work.
+    pub(crate) fn new(work: Work, contenders: &[Contender], place: &Place) -> Row {
+        let able = contenders.iter().filter(|contender| contender.can_do(&work, place));
+        let entries = able
+            .map(|contender| Entry { contender: *contender, rounds: Vec::new(), failure: None })
+            .collect();
+        Row { work, entries }
+    }
+
+    /// Runs a round. A contender that fails is left out from then on, and the reason kept.
+    pub(crate) fn run(&mut self, place: &Place) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.failure.is_none()) {
+            let started = Instant::now();
+            match entry.contender.measure(&self.work, place) {
+                Ok(measured) => {
+                    println!(
+                        "  {:24} {:52} {:>10.0}/s  p50 {:>8.1} us  ({:.1} s)",
+                        entry.contender.name(),
+                        self.work.describe(),
+                        measured.rate,
+                        measured.p50_ns / 1e3,
+                        started.elapsed().as_secs_f64()
+                    );
+                    entry.rounds.push(measured);
+                }
+                Err(sentence) => {
+                    println!("  {}: {}: {sentence}", entry.contender.name(), self.work.describe());
+                    entry.failure = Some(sentence);
+                }
+            }
+        }
+    }
+
+    /// What a contender reached, where it took part.
+    pub(crate) fn rounds(&self, contender: Contender) -> &[Measured] {
+        let entry = self.entries.iter().find(|entry| entry.contender == contender);
+        entry.map_or(&[], |entry| &entry.rounds)
+    }
+
+    /// One contender's figure by another's, round by round.
+    pub(crate) fn ratio(&self, ours: Contender, theirs: Contender, figure: Figure) -> Option<Ratio> {
+        Ratio::of(self.rounds(ours), self.rounds(theirs), figure)
+    }
+
+    /// The median of a contender's figure.
+    pub(crate) fn median(&self, contender: Contender, figure: Figure) -> Option<f64> {
+        median_of(self.rounds(contender), figure)
+    }
+
+    /// All of it, for keeping.
+    pub(crate) fn to_json(&self, place: &Place) -> Value {
+        let entry = |entry: &Entry| {
+            json!({
+                "contender": entry.contender.name(),
+                "commands": entry.contender.commands(&self.work, place),
+                "rounds": entry.rounds.iter().map(|measured| measured.to_json()).collect::<Vec<_>>(),
+                "failure": entry.failure,
+            })
+        };
+        json!({ "work": self.work.describe(), "entries": self.entries.iter().map(entry).collect::<Vec<_>>() })
+    }
+}

@@ -1,0 +1,194 @@
+//! Targets: ratios that must hold, the greater ones where we want to end, and whether today's run reached them.
+
+use super::contender::Contender;
+use super::contender::Contender::{Local, Minimal, Nbdkit, Raio};
+use super::measured::Figure::{self, ClientSwitches, Cpu, Median, P99, Rate, ServerSwitches};
+use super::plan;
+use super::rounds::Ratio;
+use super::row::Row;
+use super::transport::{TRANSPORTS, Transport};
+use super::work::Work;
+
+/// Which side of a limit is good.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Limit {
+    pub(crate) fn holds(self, value: f64) -> bool {
+        match self {
+            Limit::AtLeast(limit) => value >= limit,
+            Limit::AtMost(limit) => value <= limit,
+        }
+    }
+
+    fn show(self, unit: &str) -> String {
+        match self {
+            Limit::AtLeast(limit) => format!(">= {limit}{unit}"),
+            Limit::AtMost(limit) => format!("<= {limit}{unit}"),
+        }
+    }
+}
+
+/// What a target says about a row.
+#[derive(Debug, Clone, Copy)]
+enum Against {
+    /// A ratio to somebody in the same row.
+    Peer(Contender),
+    /// The figure itself, in a unit of so many of its own.
+    Value(f64, &'static str),
+}
+
+/// A target for one of our transports.
+#[derive(Debug)]
+struct Target {
+    transport: &'static Transport,
+    work: Work,
+    figure: Figure,
+    against: Against,
+    must: Limit,
+    /// Where we want to end, in the same unit.
+    want: Option<f64>,
+}
+
+/// A line of the table.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) what: String,
+    pub(crate) target: String,
+    /// What was measured; `None`: nothing was.
+    pub(crate) found: Option<String>,
+    pub(crate) reached: bool,
+}
+
+const fn target(transport: usize, work: Work, figure: Figure, against: Against, must: Limit) -> Target {
+    Target { transport: &TRANSPORTS[transport], work, figure, against, must, want: None }
+}
+
+const fn wanting(target: Target, want: f64) -> Target {
+    Target { want: Some(want), ..target }
+}
+
+const TCP: usize = 0;
+const SHM: usize = 1;
+
+/// What must hold before everything else.
+fn floor() -> Vec<Target> {
+    use Against::Peer;
+    vec![
+        target(TCP, plan::FLOOR_RATE, Rate, Peer(Nbdkit), Limit::AtLeast(3.0)),
+        target(TCP, plan::FLOOR_LATENCY, Median, Peer(Nbdkit), Limit::AtMost(0.5)),
+    ]
+}
+
+/// The targets of storage.
+fn storage() -> Vec<Target> {
+    use Against::{Peer, Value};
+    use Limit::{AtLeast, AtMost};
+    use plan::{
+        LARGE_FILE, LATENCY_ASLEEP, LATENCY_DEFAULT, LATENCY_MEMORY, LATENCY_NULL, MIDDLE_FILE,
+        READS_DEFAULT, READS_FILE, READS_MEMORY, READS_NULL, WRITES_NULL,
+    };
+    let micro = Value(1e3, " us");
+    let million = Value(1e6, " M/s");
+    let each = Value(1.0, "");
+    vec![
+        target(TCP, LATENCY_NULL, Median, Peer(Minimal), AtMost(1.15)),
+        target(TCP, READS_NULL, Rate, Peer(Minimal), AtLeast(0.85)),
+        target(TCP, WRITES_NULL, Rate, Peer(Minimal), AtLeast(0.85)),
+        target(TCP, READS_NULL, Rate, Peer(Nbdkit), AtLeast(7.0)),
+        target(TCP, WRITES_NULL, Rate, Peer(Nbdkit), AtLeast(7.0)),
+        wanting(target(TCP, READS_FILE, Rate, Peer(Local), AtLeast(0.75)), 0.95),
+        wanting(target(TCP, MIDDLE_FILE, Rate, Peer(Local), AtLeast(0.5)), 0.8),
+        wanting(target(TCP, LARGE_FILE, Rate, Peer(Local), AtLeast(0.45)), 0.65),
+        target(TCP, LATENCY_DEFAULT, Median, Peer(Nbdkit), AtMost(0.4)),
+        target(TCP, LATENCY_ASLEEP, Median, Peer(Nbdkit), AtMost(1.1)),
+        target(TCP, LATENCY_ASLEEP, ServerSwitches, each, AtMost(2.0)),
+        target(TCP, LATENCY_ASLEEP, ClientSwitches, each, AtMost(2.0)),
+        target(TCP, READS_DEFAULT, Cpu, Peer(Nbdkit), AtMost(0.2)),
+        wanting(target(SHM, LATENCY_MEMORY, Median, micro, AtMost(1.0)), 0.6),
+        wanting(target(SHM, READS_MEMORY, Rate, million, AtLeast(1.5)), 2.5),
+        wanting(target(SHM, READS_FILE, Rate, Peer(Local), AtLeast(1.2)), 1.5),
+        wanting(target(SHM, MIDDLE_FILE, Rate, Peer(Local), AtLeast(1.0)), 1.1),
+        wanting(target(SHM, LARGE_FILE, Rate, Peer(Local), AtLeast(0.95)), 1.1),
+        target(SHM, LATENCY_DEFAULT, Median, Peer(Nbdkit), AtMost(0.1)),
+        target(SHM, LATENCY_ASLEEP, Median, Peer(Nbdkit), AtMost(1.0)),
+        target(SHM, LATENCY_ASLEEP, ServerSwitches, each, AtMost(1.0)),
+        target(SHM, LATENCY_ASLEEP, ClientSwitches, each, AtMost(1.0)),
+        target(SHM, READS_DEFAULT, Cpu, Peer(Nbdkit), AtMost(0.1)),
+    ]
+}
+
+/// Whether the rows reach the floor.
+pub(crate) fn judge_floor(rows: &[Row]) -> Vec<Verdict> {
+    floor().iter().map(|target| target.judge(rows)).collect()
+}
+
+/// Whether the rows reach the targets of storage.
+pub(crate) fn judge_storage(rows: &[Row]) -> Vec<Verdict> {
+    storage().iter().map(|target| target.judge(rows)).collect()
+}
+
+impl Target {
+    fn judge(&self, rows: &[Row]) -> Verdict {
+        let figure = match self.figure {
+            Rate => "rate",
+            Figure::Bandwidth => "bandwidth",
+            Median => "median",
+            P99 => "p99",
+            Cpu => "processor time",
+            ClientSwitches => "context switches of the client for each",
+            ServerSwitches => "context switches of the server for each",
+        };
+        let (against, unit) = match self.against {
+            Against::Peer(peer) => (format!(" against {}", peer.name()), "x"),
+            Against::Value(_, unit) => (String::new(), unit),
+        };
+        let want = self.want.map_or(String::new(), |want| format!(" [{want}]"));
+        let row = rows.iter().find(|row| row.work == self.work);
+        let found = row.and_then(|row| self.find(row));
+        Verdict {
+            what: format!("{}, {}: {figure}{against}", self.transport.name, self.work.describe()),
+            target: format!("{}{want}", self.must.show(unit)),
+            reached: found.as_ref().is_some_and(|found| self.must.holds(found.median)),
+            found: found.map(|found| match self.against {
+                Against::Peer(_) => found.show(),
+                Against::Value(..) => format!("{:.2}{unit}", found.median),
+            }),
+        }
+    }
+
+    fn find(&self, row: &Row) -> Option<Ratio> {
+        let ours = Raio(self.transport);
+        match self.against {
+            Against::Peer(peer) => row.ratio(ours, peer, self.figure),
+            Against::Value(scale, _) => {
+                let median = row.median(ours, self.figure)? / scale;
+                Some(Ratio { median, least: median, greatest: median })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measured::Measured;
+    use super::super::row::Entry;
+    use super::*;
+
+    #[test]
+    fn a_target_is_judged_by_the_median_of_the_ratios() {
+        let rounds = |rates: [f64; 3]| {
+            rates.iter().map(|rate| Measured { rate: *rate, ..Measured::default() }).collect::<Vec<_>>()
+        };
+        let entry = |contender, rates| Entry { contender, rounds: rounds(rates), failure: None };
+        let entries =
+            vec![entry(Raio(&TRANSPORTS[TCP]), [310.0, 320.0, 10.0]), entry(Nbdkit, [100.0, 100.0, 100.0])];
+        let verdicts = judge_floor(&[Row { work: plan::FLOOR_RATE, entries }]);
+        assert!(verdicts[0].reached, "{verdicts:?}");
+        assert_eq!(verdicts[0].found.as_deref(), Some("3.10x (0.10 - 3.20)"));
+        assert!(!verdicts[1].reached && verdicts[1].found.is_none());
+    }
+}
