@@ -9,6 +9,7 @@ mod bench;
 #[expect(unsafe_code, reason = "a hook between fork and exec; it says why it is sound")]
 mod child;
 mod compile;
+mod counts;
 mod fio;
 mod fio_matrix;
 mod packages;

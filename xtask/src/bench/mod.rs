@@ -20,6 +20,7 @@ use crate::compile::cargo;
 use crate::{Common, Result, child, packages, root};
 use clap::Args;
 use place::Place;
+pub(crate) use place::{Server, work_folder};
 use plan::Curve;
 use report::Report;
 use row::Row;
@@ -53,9 +54,16 @@ pub(crate) struct Arguments {
     /// Only rows whose description has this in it ("depth 32", "cached file"); leaves RESULTS.md alone
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Count instructions, system calls and allocations per operation instead, and write bench/counts.json
+    #[arg(long)]
+    counts: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    if arguments.counts {
+        packages::ensure(&[packages::BUILD, packages::TEST].concat(), common)?;
+        return crate::counts::update();
+    }
     packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
     build()?;
     let started = Instant::now();

@@ -83,6 +83,13 @@ impl Place {
     }
 }
 
+/// A folder in target, made if it is not there.
+pub(crate) fn work_folder(name: &str) -> Result<PathBuf> {
+    let folder = root().join("target").join(name);
+    std::fs::create_dir_all(&folder).map_err(|cause| format!("can't make {}: {cause}", folder.display()))?;
+    Ok(folder)
+}
+
 /// A program on a core.
 pub(crate) fn pinned(program: &Path, core: usize) -> Command {
     let mut command = Command::new("taskset");
