@@ -1,6 +1,7 @@
 //! Charts from rows and curves, drawn by the bench crate's `plot`.
 
 use super::contender::Contender;
+use super::crowd::Crowd;
 use super::measured::Figure;
 use super::place::Place;
 use super::plan::{self, Axis, Curve};
@@ -23,10 +24,13 @@ pub(crate) struct Chart {
 }
 
 /// All charts of a run.
-pub(crate) fn charts(rows: &[Row], curves: &[Curve]) -> Vec<Chart> {
+pub(crate) fn charts(rows: &[Row], curves: &[Curve], crowds: &[Crowd]) -> Vec<Chart> {
     let mut charts: Vec<Chart> = curves.iter().flat_map(of_curve).collect();
     if let Some(row) = rows.iter().find(|row| row.work == plan::READS_DEFAULT) {
         charts.push(cpu(row));
+    }
+    if crowds.iter().any(|crowd| !crowd.series()["points"].as_array().is_none_or(Vec::is_empty)) {
+        charts.push(connections(crowds));
     }
     let latencies = rows.iter().filter(|row| [plan::FLOOR_LATENCY, plan::LATENCY_NULL].contains(&row.work));
     charts.extend(latencies.map(percentiles));
@@ -73,6 +77,15 @@ fn of_curve(curve: &Curve) -> Option<Chart> {
 fn without(text: &str, mark: &str) -> String {
     let Some((before, after)) = text.split_once(mark) else { return text.to_owned() };
     format!("{before},{}", after.split_once(',').map_or("", |(_, rest)| rest))
+}
+
+fn connections(crowds: &[Crowd]) -> Chart {
+    let title = "4 KiB reads against connections, one in flight on each".to_owned();
+    let value = json!({
+        "kind": "lines", "title": title, "x": "connections", "y": "operations a second", "x_log": true, "y_log": false,
+        "series": crowds.iter().map(Crowd::series).collect::<Vec<_>>(),
+    });
+    Chart { name: "connections".to_owned(), title, value }
 }
 
 fn cpu(row: &Row) -> Chart {

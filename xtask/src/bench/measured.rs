@@ -27,6 +27,7 @@ pub(crate) enum Figure {
     Bandwidth,
     Median,
     P99,
+    P999,
     /// Of both sides together.
     Cpu,
     ClientSwitches,
@@ -40,6 +41,7 @@ impl Measured {
             Figure::Bandwidth => self.bytes_per_second,
             Figure::Median => self.p50_ns,
             Figure::P99 => self.p99_ns,
+            Figure::P999 => self.p999_ns,
             Figure::Cpu => self.client_cpu_ns + self.server_cpu_ns,
             Figure::ClientSwitches => self.client_switches,
             Figure::ServerSwitches => self.server_switches,

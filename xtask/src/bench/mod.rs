@@ -5,13 +5,16 @@
 
 mod chart;
 mod contender;
+mod crowd;
 mod machine;
 mod measured;
+mod message;
 mod place;
 mod plan;
 mod report;
 mod rounds;
 mod row;
+mod talker;
 mod target;
 mod transport;
 mod work;
@@ -19,6 +22,8 @@ mod work;
 use crate::compile::cargo;
 use crate::{Common, Result, child, packages, root};
 use clap::Args;
+use crowd::Crowd;
+use message::Talk;
 use place::Place;
 pub(crate) use place::{Server, work_folder};
 use plan::Curve;
@@ -51,7 +56,8 @@ pub(crate) struct Arguments {
     /// Rounds of each row
     #[arg(long, default_value_t = ROUNDS)]
     rounds: u32,
-    /// Only rows whose description has this in it ("depth 32", "cached file"); leaves RESULTS.md alone
+    /// Only rows whose description has this in it ("depth 32", "cached file"), or `messages`, or `connections`; leaves
+    /// RESULTS.md alone
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Count instructions, system calls and allocations per operation instead, and write bench/counts.json
@@ -86,17 +92,30 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut curves = plan::curves(&transports, &place, arguments.quick);
     curves.iter_mut().for_each(|curve| curve.rows.retain(wanted));
     curves.retain(|curve| !curve.rows.is_empty());
-    // One round of everything comes first, so that a machine that is too slow still gives the whole picture.
+    // Messages and crowds are not rows of work: a wish for certain rows leaves them out, but under their own names.
+    let with = |name: &str| arguments.only.as_ref().is_none_or(|text| text == name);
+    let mut talks = if with("messages") { message::talks(&transports) } else { Vec::new() };
+    let mut crowds: Vec<Crowd> = if with("connections") {
+        transports.iter().map(|transport| Crowd::new(transport, arguments.quick)).collect()
+    } else {
+        Vec::new()
+    };
     let curves_time = estimate(&curves, seconds);
     let mut done = 0;
-    while done < arguments.rounds && (done == 0 || Instant::now() + curves_time < deadline) {
+    let mut longest = Duration::ZERO;
+    while done < arguments.rounds && (done == 0 || Instant::now() + longest + curves_time < deadline) {
         println!("round {} of {}", done + 1, arguments.rounds);
+        let begun = Instant::now();
         rows.iter_mut().for_each(|row| row.run(&place));
+        talks.iter_mut().for_each(|talk| talk.run(&place));
+        crowds.iter_mut().for_each(|crowd| crowd.run(&place, arguments.quick));
+        longest = longest.max(begun.elapsed());
         done += 1;
     }
     if done < arguments.rounds {
         notes.push(format!("Time was over after {done} of {} rounds.", arguments.rounds));
     }
+    notes.extend(crowds.iter().flat_map(|crowd| &crowd.failures).cloned());
     println!("curves");
     for row in curves.iter_mut().flat_map(|curve| &mut curve.rows) {
         if Instant::now() > deadline {
@@ -106,21 +125,25 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         row.run(&place);
     }
     notes.push(format!("{done} rounds of {seconds} s each; {} s in all.", started.elapsed().as_secs()));
-    let charts = chart::charts(&rows, &curves);
+    let charts = chart::charts(&rows, &curves, &crowds);
+    let mut targets = target::judge_storage(&rows);
+    targets.extend(message::judge(&talks));
+    targets.extend(crowds.iter().flat_map(Crowd::judge));
+    let crowd_tables: String = crowds.iter().map(Crowd::table).collect();
     let report = Report {
         machine,
         versions: machine::versions(contender::PROGRAMS),
         notes,
         floor: target::judge_floor(&rows),
-        targets: target::judge_storage(&rows),
+        targets,
         rows: &rows,
         curves: &curves,
         charts: &charts,
-        sections: Vec::new(),
+        sections: vec![message::section(&talks, &place), ("Many connections".to_owned(), crowd_tables)],
     };
     report::print_verdicts("Floor", &report.floor);
     report::print_verdicts("Targets", &report.targets);
-    let kept = keep(&report, &place)?;
+    let kept = keep(&report, &talks, &crowds, &place)?;
     println!("\nkept in {}", contender::relative(&kept).display());
     if arguments.only.is_none() {
         charts.iter().try_for_each(|chart| chart.draw(&place))?;
@@ -165,7 +188,7 @@ fn estimate(curves: &[Curve], seconds: f64) -> Duration {
 }
 
 /// Keeps every figure, and the medians as `raio bench compare` reads them.
-fn keep(report: &Report<'_>, place: &Place) -> Result<std::path::PathBuf> {
+fn keep(report: &Report<'_>, talks: &[Talk], crowds: &[Crowd], place: &Place) -> Result<std::path::PathBuf> {
     let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let rows = report.rows.iter().chain(report.curves.iter().flat_map(|curve| &curve.rows));
     let mut measurements: Vec<Value> = Vec::new();
@@ -185,6 +208,8 @@ fn keep(report: &Report<'_>, place: &Place) -> Result<std::path::PathBuf> {
     let value = json!({
         "machine": pairs(&report.machine), "versions": pairs(&report.versions), "notes": report.notes,
         "rows": rows.map(|row| row.to_json(place)).collect::<Vec<_>>(),
+        "messages": talks.iter().map(|talk| talk.to_json(place)).collect::<Vec<_>>(),
+        "connections": crowds.iter().map(Crowd::to_json).collect::<Vec<_>>(),
         "measurements": measurements,
     });
     let path = place.folder.join(format!("run-{second}.json"));

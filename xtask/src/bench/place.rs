@@ -3,7 +3,7 @@
 use crate::child::{self, Running};
 use crate::{Result, root};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -133,15 +133,21 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut running = Running::start(command)?;
         let process = running.child().id();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let deadline = Instant::now() + START_TIME;
-        while TcpStream::connect(address).is_err() {
+        // Connecting would be a client to some of them.
+        while !is_listening(port) {
             if Instant::now() > deadline || !matches!(running.child().try_wait(), Ok(None)) {
                 return Err(format!("`{}` takes no connections", child::line(command)));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Server { running, process, uri: format!("tcp://{address}") })
+        Ok(Server { running, process, uri: format!("tcp://127.0.0.1:{port}") })
+    }
+
+    /// Anonymous memory in bytes.
+    pub(crate) fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process)).unwrap_or_default();
+        field(&status, "RssAnon:") * 1024.0
     }
 
     /// Processor time in nanoseconds, and voluntary context switches, of all its threads so far.
@@ -170,6 +176,17 @@ fn field(text: &str, name: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(name)).map_or(0.0, first_number)
 }
 
+/// Whether somebody listens at a port of TCP: proc(5), "/proc/net/tcp".
+fn is_listening(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let (suffix, read) = (format!(":{port:04X}"), |name| std::fs::read_to_string(name).unwrap_or_default());
+    let listens = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&suffix)) && words.nth(1) == Some(LISTEN)
+    };
+    [read("/proc/net/tcp"), read("/proc/net/tcp6")].iter().any(|table| table.lines().any(listens))
+}
+
 /// A port that is free now.
 pub(crate) fn free_port() -> Result<u16> {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
@@ -186,6 +203,15 @@ mod tests {
         assert_eq!(field(status, "RssAnon:"), 120.0);
         assert_eq!(field(status, "voluntary_ctxt_switches:"), 17.0);
         assert_eq!(first_number("12345 6 7\n"), 12_345.0);
+    }
+
+    #[test]
+    fn listeners_are_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_listening(port));
+        drop(listener);
+        assert!(!is_listening(port));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::contender::Contender;
 use super::contender::Contender::{Local, Minimal, Nbdkit, Raio};
-use super::measured::Figure::{self, ClientSwitches, Cpu, Median, P99, Rate, ServerSwitches};
+use super::measured::Figure::{self, ClientSwitches, Cpu, Median, Rate, ServerSwitches};
 use super::plan;
 use super::rounds::Ratio;
 use super::row::Row;
@@ -24,7 +24,7 @@ impl Limit {
         }
     }
 
-    fn show(self, unit: &str) -> String {
+    pub(crate) fn show(self, unit: &str) -> String {
         match self {
             Limit::AtLeast(limit) => format!(">= {limit}{unit}"),
             Limit::AtMost(limit) => format!("<= {limit}{unit}"),
@@ -61,6 +61,36 @@ pub(crate) struct Verdict {
     /// What was measured; `None`: nothing was.
     pub(crate) found: Option<String>,
     pub(crate) reached: bool,
+}
+
+impl Verdict {
+    /// Of a ratio of rounds.
+    pub(crate) fn of_ratio(what: String, must: Limit, want: Option<f64>, found: Option<Ratio>) -> Verdict {
+        let want = want.map_or(String::new(), |want| format!(" [{want}]"));
+        Verdict {
+            what,
+            target: format!("{}{want}", must.show("x")),
+            reached: found.is_some_and(|found| must.holds(found.median)),
+            found: found.map(|found| found.show()),
+        }
+    }
+
+    /// Of a figure in a unit.
+    pub(crate) fn of_value(
+        what: String,
+        must: Limit,
+        want: Option<f64>,
+        found: Option<f64>,
+        unit: &str,
+    ) -> Verdict {
+        let want = want.map_or(String::new(), |want| format!(" [{want}]"));
+        Verdict {
+            what,
+            target: format!("{}{want}", must.show(unit)),
+            reached: found.is_some_and(|found| must.holds(found)),
+            found: found.map(|found| format!("{found:.2}{unit}")),
+        }
+    }
 }
 
 const fn target(transport: usize, work: Work, figure: Figure, against: Against, must: Limit) -> Target {
@@ -137,36 +167,23 @@ impl Target {
             Rate => "rate",
             Figure::Bandwidth => "bandwidth",
             Median => "median",
-            P99 => "p99",
+            Figure::P99 => "p99",
+            Figure::P999 => "p99.9",
             Cpu => "processor time",
             ClientSwitches => "context switches of the client for each",
             ServerSwitches => "context switches of the server for each",
         };
-        let (against, unit) = match self.against {
-            Against::Peer(peer) => (format!(" against {}", peer.name()), "x"),
-            Against::Value(_, unit) => (String::new(), unit),
-        };
-        let want = self.want.map_or(String::new(), |want| format!(" [{want}]"));
         let row = rows.iter().find(|row| row.work == self.work);
-        let found = row.and_then(|row| self.find(row));
-        Verdict {
-            what: format!("{}, {}: {figure}{against}", self.transport.name, self.work.describe()),
-            target: format!("{}{want}", self.must.show(unit)),
-            reached: found.as_ref().is_some_and(|found| self.must.holds(found.median)),
-            found: found.map(|found| match self.against {
-                Against::Peer(_) => found.show(),
-                Against::Value(..) => format!("{:.2}{unit}", found.median),
-            }),
-        }
-    }
-
-    fn find(&self, row: &Row) -> Option<Ratio> {
         let ours = Raio(self.transport);
+        let what = format!("{}, {}: {figure}", self.transport.name, self.work.describe());
         match self.against {
-            Against::Peer(peer) => row.ratio(ours, peer, self.figure),
-            Against::Value(scale, _) => {
-                let median = row.median(ours, self.figure)? / scale;
-                Some(Ratio { median, least: median, greatest: median })
+            Against::Peer(peer) => {
+                let found = row.and_then(|row| row.ratio(ours, peer, self.figure));
+                Verdict::of_ratio(format!("{what} against {}", peer.name()), self.must, self.want, found)
+            }
+            Against::Value(scale, unit) => {
+                let found = row.and_then(|row| row.median(ours, self.figure)).map(|found| found / scale);
+                Verdict::of_value(what, self.must, self.want, found, unit)
             }
         }
     }

@@ -1,0 +1,141 @@
+//! Messages side by side: latency, rate and bandwidth of libxio beside UCX and plain sockets.
+
+use super::measured::{Figure, Measured};
+use super::place::Place;
+use super::rounds::{Ratio, median_of};
+use super::talker::{Exchange, Talker};
+use super::target::{Limit, Verdict};
+use super::transport::Transport;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// One exchange, done by several in turns.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    exchange: Exchange,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    talker: Talker,
+    rounds: Vec<Measured>,
+    failure: Option<String>,
+}
+
+/// All exchanges.
+pub(crate) fn talks(transports: &[&'static Transport]) -> Vec<Talk> {
+    let ours = transports.iter().copied().map(Talker::Xio);
+    let others = [Talker::Ucx("tcp"), Talker::Ucx("posix"), Talker::Raw, Talker::Sockets];
+    let talkers: Vec<Talker> = ours.chain(others).collect();
+    let talk = |exchange: Exchange| {
+        let able = talkers.iter().filter(|talker| talker.can_do(exchange));
+        let entries =
+            able.map(|talker| Entry { talker: *talker, rounds: Vec::new(), failure: None }).collect();
+        Talk { exchange, entries }
+    };
+    Exchange::ALL.map(talk).into()
+}
+
+impl Talk {
+    /// Runs a round; who fails is left out from then on.
+    pub(crate) fn run(&mut self, place: &Place) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.failure.is_none()) {
+            match entry.talker.measure(self.exchange, place) {
+                Ok(measured) => {
+                    println!(
+                        "  {:24} {:52} {:>10.0}/s  p50 {:>8.2} us",
+                        entry.talker.name(),
+                        self.exchange.describe(),
+                        measured.rate,
+                        measured.p50_ns / 1e3
+                    );
+                    entry.rounds.push(measured);
+                }
+                Err(sentence) => {
+                    println!("  {}: {}: {sentence}", entry.talker.name(), self.exchange.describe());
+                    entry.failure = Some(sentence);
+                }
+            }
+        }
+    }
+
+    fn rounds(&self, name: &str) -> &[Measured] {
+        self.entries.iter().find(|entry| entry.talker.name() == name).map_or(&[], |entry| &entry.rounds)
+    }
+
+    fn ratio(&self, ours: &str, theirs: &str, figure: Figure) -> Option<Ratio> {
+        Ratio::of(self.rounds(ours), self.rounds(theirs), figure)
+    }
+
+    pub(crate) fn to_json(&self, place: &Place) -> Value {
+        let entry = |entry: &Entry| {
+            json!({
+                "contender": entry.talker.name(), "commands": [entry.talker.command(self.exchange, place)],
+                "rounds": entry.rounds.iter().map(|measured| measured.to_json()).collect::<Vec<_>>(),
+                "failure": entry.failure,
+            })
+        };
+        json!({ "work": self.exchange.describe(), "entries": self.entries.iter().map(entry).collect::<Vec<_>>() })
+    }
+
+    fn table(&self, text: &mut String, place: &Place) {
+        let _ = writeln!(text, "**{}**\n", self.exchange.describe());
+        text.push_str("| who | a second | MB/s | p50 us | p99 us | p99.9 us | client's command |\n");
+        text.push_str("|---|---:|---:|---:|---:|---:|---|\n");
+        let root = format!("{}/", crate::root().display());
+        for entry in &self.entries {
+            let name = entry.talker.name();
+            if let Some(failure) = &entry.failure {
+                let sentence = failure.lines().next().unwrap_or_default().replace('|', "\\|");
+                let _ = writeln!(text, "| {name} | failed: {sentence} | | | | | |");
+                continue;
+            }
+            let get = |figure| median_of(&entry.rounds, figure).unwrap_or(0.0);
+            let micro = |figure| match get(figure) / 1e3 {
+                0.0 => String::new(),
+                time => format!("{time:.2}"),
+            };
+            let _ = writeln!(
+                text,
+                "| {name} | {:.0} | {:.0} | {} | {} | {} | `{}` |",
+                get(Figure::Rate),
+                get(Figure::Bandwidth) / 1e6,
+                micro(Figure::Median),
+                micro(Figure::P99),
+                micro(Figure::P999),
+                entry.talker.command(self.exchange, place).replace(&root, "")
+            );
+        }
+        text.push('\n');
+    }
+}
+
+/// The section of the report.
+pub(crate) fn section(talks: &[Talk], place: &Place) -> (String, String) {
+    let mut text = String::from(
+        "One side sends from one core, the other receives on the other core. UCX tells latencies one way: they are \
+         doubled here. Messages of libxio are requests whose answers are counted.\n\n",
+    );
+    talks.iter().for_each(|talk| talk.table(&mut text, place));
+    ("Messages, side by side".to_owned(), text)
+}
+
+/// Whether the targets of messages are reached.
+pub(crate) fn judge(talks: &[Talk]) -> Vec<Verdict> {
+    use Limit::{AtLeast, AtMost};
+    let [round_trip, small, large] = talks else { return Vec::new() };
+    let ratio = |talk: &Talk, ours: &str, theirs: &str, figure, must, want| {
+        let what = format!("{ours}, {}: against {theirs}", talk.exchange.describe());
+        Verdict::of_ratio(what, must, want, talk.ratio(ours, theirs, figure))
+    };
+    let millions = median_of(small.rounds("libxio shm"), Figure::Rate).map(|rate| rate / 1e6);
+    vec![
+        ratio(round_trip, "libxio tcp", "UCX tcp", Figure::Median, AtMost(1.0), None),
+        ratio(small, "libxio tcp", "UCX tcp", Figure::Rate, AtLeast(3.0), None),
+        ratio(large, "libxio tcp", "UCX tcp", Figure::Bandwidth, AtLeast(1.0), None),
+        ratio(round_trip, "libxio shm", "UCX posix", Figure::Median, AtMost(1.2), None),
+        Verdict::of_value("libxio shm, 8 B messages".to_owned(), AtLeast(5.0), Some(12.0), millions, " M/s"),
+        ratio(large, "libxio shm", "UCX posix", Figure::Bandwidth, AtLeast(1.0), Some(1.3)),
+    ]
+}
