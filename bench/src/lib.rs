@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+
 mod cpu;
 mod size;
 mod times;
@@ -16,7 +18,6 @@ pub use times::Times;
 pub type Result<T> = std::result::Result<T, String>;
 
 /// For `map_err`: what was being done when the system refused.
-pub fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> String {
-    let what = what.into();
+pub fn failed<W: Display, E: Display>(what: W) -> impl FnOnce(E) -> String {
     move |cause| format!("{what}: {cause}")
 }

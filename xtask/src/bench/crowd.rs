@@ -172,6 +172,12 @@ impl Crowd {
     }
 }
 
+/// Says it, and keeps it for the report.
+fn fail(failures: &mut Vec<String>, sentence: String) {
+    println!("  {sentence}");
+    failures.push(sentence);
+}
+
 fn server(transport: &Transport, place: &Place) -> Result<(Server, String)> {
     let mut command = place.ours("raio-server", SERVER_CORE);
     command.args(["--export", "null=null:256M", "--listen", &transport.listen(place), "--threads", "1"]);

@@ -51,11 +51,10 @@ impl Crowd {
         let context = Context::new(options).map_err(failed("making a context"))?;
         let (members, index) = (Vec::new(), HashMap::new());
         let mut crowd = Crowd { context, members, index, depth, length, blocks: 1, header: Vec::new() };
-        let session = Session::new(uri.with_resource(RESOURCE));
         let (mut opened, count) = (0, count as usize);
         while opened < count {
             while crowd.members.len() < count && crowd.members.len() - opened < CONNECTING_MAX {
-                crowd.connect(&session)?;
+                crowd.connect(uri)?;
             }
             let event = crowd.wait()?;
             opened += usize::from(crowd.set_up(event, uri)?);
@@ -63,10 +62,12 @@ impl Crowd {
         Ok(crowd)
     }
 
-    fn connect(&mut self, session: &Session) -> Result<()> {
+    /// Begins a connection, in a session of its own, as separate clients have.
+    fn connect(&mut self, uri: &Uri) -> Result<()> {
+        let session = Session::new(uri.with_resource(RESOURCE));
         let private_data = Greeting::client().encode().to_vec();
         let options = ConnectionOptions { private_data, limits: None };
-        let connection = self.context.connect(session, options).map_err(failed("connecting"))?;
+        let connection = self.context.connect(&session, options).map_err(failed("connecting"))?;
         self.index.insert(connection, self.members.len());
         self.members.push(Member { connection, handle: None, next: 0 });
         Ok(())
