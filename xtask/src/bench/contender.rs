@@ -260,7 +260,7 @@ fn local_fio(work: &Work, place: &Place) -> Command {
 
 fn engine_fio(work: &Work, place: &Place, transport: &Transport, uri: &str) -> Command {
     let mut command = fio(work, place, "libraio");
-    command.args(transport.fio_options(uri, path(work)));
+    command.arg(format!("--transport={}", transport.name)).args(transport.fio_options(uri, path(work)));
     if let Some(folder) = &place.engine {
         command.env("LD_LIBRARY_PATH", folder);
     }
@@ -270,7 +270,7 @@ fn engine_fio(work: &Work, place: &Place, transport: &Transport, uri: &str) -> C
         Polling::Default => None,
     };
     if let Some(microseconds) = microseconds {
-        command.env("RAIO_POLLING_US", microseconds);
+        command.arg(format!("--polling_us={microseconds}"));
     }
     command
 }

@@ -65,7 +65,7 @@ impl Crowd {
                     rounds.push(measured);
                 }
                 Err(sentence) => {
-                    self.failures.push(format!("{}, {count} connections: {sentence}", transport.name))
+                    fail(&mut self.failures, format!("{}, {count} connections: {sentence}", transport.name))
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Crowd {
                     self.idle.push((count, bytes));
                 }
                 Err(sentence) => {
-                    self.failures.push(format!("{}, idle connections: {sentence}", transport.name))
+                    fail(&mut self.failures, format!("{}, idle connections: {sentence}", transport.name))
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Crowd {
                 self.beside.push(measured);
             }
             Err(sentence) => {
-                self.failures.push(format!("{}, beside a large client: {sentence}", transport.name))
+                fail(&mut self.failures, format!("{}, beside a large client: {sentence}", transport.name))
             }
         }
     }

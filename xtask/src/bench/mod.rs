@@ -60,26 +60,30 @@ pub(crate) struct Arguments {
     /// RESULTS.md alone
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Count instructions, system calls and allocations per operation instead, and write bench/counts.json
+    /// Count instructions, system calls and allocations per operation instead, and hold them against bench/counts.json
     #[arg(long)]
     counts: bool,
+    /// With --counts: write bench/counts.json
+    #[arg(long, requires = "counts")]
+    write: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if arguments.counts {
         packages::ensure(&[packages::BUILD, packages::TEST].concat(), common)?;
-        return crate::counts::update();
+        return if arguments.write { crate::counts::update() } else { crate::counts::check() };
     }
     packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
     build()?;
+    let engine = crate::fio::build();
     let started = Instant::now();
     let deadline = started + if arguments.quick { TIME_QUICK } else { TIME };
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { SECONDS_QUICK } else { SECONDS });
     if !(0.05..=60.0).contains(&seconds) {
         return Err(format!("--seconds {seconds}: expected 0.05 to 60"));
     }
-    let place = Place::prepare(seconds)?;
-    let mut notes = notes(&place);
+    let mut notes = notes(engine.as_ref().err());
+    let place = Place::prepare(seconds, engine.ok().map(|engine| engine.folder))?;
     let transports: Vec<&'static Transport> =
         TRANSPORTS.iter().filter(|transport| transport.is_there(&place)).collect();
     if transports.is_empty() {
@@ -161,7 +165,7 @@ fn build() -> Result<()> {
 }
 
 /// What makes the figures worth less, said before measuring.
-fn notes(place: &Place) -> Vec<String> {
+fn notes(no_engine: Option<&String>) -> Vec<String> {
     let mut notes = Vec::new();
     let load = machine::load();
     if load > machine::LOAD_MAX {
@@ -169,11 +173,8 @@ fn notes(place: &Place) -> Vec<String> {
             "The machine was busy with other things (load {load}): only the ratios say something."
         ));
     }
-    if place.engine.is_none() {
-        notes.push(
-            "fio with our engine was left out: target/fio/libraio is not there (`cargo xtask fio`)."
-                .to_owned(),
-        );
+    if let Some(reason) = no_engine {
+        notes.push(format!("fio with our engine was left out: {reason}"));
     }
     notes.iter().for_each(|note| println!("{note}"));
     notes

@@ -1,7 +1,7 @@
 //! Where measuring happens: folders, the file that is read, cores, and programs that run on one of them.
 
 use crate::child::{self, Running};
-use crate::{Result, root};
+use crate::{Result, fio};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     /// target/release.
     pub(crate) release: PathBuf,
-    /// target/fio, where fio finds our engine; `None` where it is not built.
+    /// Where fio finds our engine; `None` where it can't be built.
     pub(crate) engine: Option<PathBuf>,
     /// Seconds of one run.
     pub(crate) seconds: f64,
@@ -33,14 +33,9 @@ pub(crate) struct Place {
 
 impl Place {
     /// Makes the folder and the file. The folder is on a disk's file system even where /tmp is memory.
-    pub(crate) fn prepare(seconds: f64) -> Result<Place> {
-        let target = root().join("target");
-        let folder = target.join("bench");
-        std::fs::create_dir_all(&folder)
-            .map_err(|cause| format!("can't make {}: {cause}", folder.display()))?;
-        let engine = target.join("fio").join("libraio");
-        let engine = engine.exists().then(|| target.join("fio"));
-        let place = Place { folder, release: target.join("release"), engine, seconds };
+    pub(crate) fn prepare(seconds: f64, engine: Option<PathBuf>) -> Result<Place> {
+        let folder = work_folder("bench")?;
+        let place = Place { folder, release: fio::target().join("release"), engine, seconds };
         place.make_file().map_err(|cause| format!("can't write {}: {cause}", place.file().display()))?;
         Ok(place)
     }
@@ -85,7 +80,7 @@ impl Place {
 
 /// A folder in target, made if it is not there.
 pub(crate) fn work_folder(name: &str) -> Result<PathBuf> {
-    let folder = root().join("target").join(name);
+    let folder = fio::target().join(name);
     std::fs::create_dir_all(&folder).map_err(|cause| format!("can't make {}: {cause}", folder.display()))?;
     Ok(folder)
 }

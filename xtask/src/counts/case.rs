@@ -170,7 +170,7 @@ pub(crate) fn prepare() -> Result<Place> {
     let data = folder.join("data.img");
     std::fs::write(&data, vec![7_u8; 8 << 20])
         .map_err(|cause| format!("can't write {}: {cause}", data.display()))?;
-    Ok(Place { release: crate::root().join("target").join("release"), folder })
+    Ok(Place { release: crate::fio::target().join("release"), folder })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     Err(format!(
-        "counts have grown by more than {:.0} % (if that is meant, run `cargo xtask bench --counts` and commit \
+        "counts have grown by more than {:.0} % (if that is meant, run `cargo xtask bench --counts --write` and commit \
          bench/counts.json):\n{}",
         GROWTH_MAX * 100.0,
         grown.join("\n")
@@ -68,7 +68,8 @@ pub(crate) fn update() -> Result<()> {
         cases.insert(case.name(), encode(&counts));
     }
     let path = baseline_path();
-    let value = json!({ "what": "per operation; written by `cargo xtask bench --counts`", "cases": cases });
+    let value =
+        json!({ "what": "per operation; written by `cargo xtask bench --counts --write`", "cases": cases });
     std::fs::write(&path, format!("{value:#}\n"))
         .map_err(|cause| format!("can't write {}: {cause}", path.display()))?;
     println!("written: bench/counts.json");
