@@ -111,6 +111,11 @@ impl Buffer {
         self.pointer.as_ptr()
     }
 
+    /// Whether data may land in it: all but static memory.
+    pub(crate) fn is_writable(&self) -> bool {
+        !matches!(self.owner, Owner::Static)
+    }
+
     /// Keeps the first `length` bytes; a greater length changes nothing.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
@@ -136,15 +141,14 @@ impl Buffer {
     ///
     /// # Panics
     /// When the range leaves the buffer, or the buffer is a static one.
-    pub fn copy_from(&self, offset: usize, source: &[u8]) {
+    pub fn copy_from(&mut self, offset: usize, source: &[u8]) {
         assert!(
             offset.checked_add(source.len()).is_some_and(|end| end <= self.length),
             "range leaves the buffer"
         );
         assert!(!matches!(self.owner, Owner::Static), "a static buffer is read-only");
-        // SAFETY: the range was checked and is writable (not static); no reference to the bytes exists, since slices
-        // borrow the buffer and `&self` slices exist only where `try_as_slice` was called and still borrowed, which
-        // callers of this crate-internal path exclude by owning the buffer.
+        // SAFETY: the range was checked and is writable (not static); slices of the bytes borrow the buffer, which is
+        // borrowed uniquely here, so none exists.
         unsafe {
             std::ptr::copy(source.as_ptr(), self.pointer.as_ptr().add(offset), source.len());
         }

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn slices_stay_inside() {
         let region = Region::allocate(8192, false).unwrap();
-        let buffer = region.slice(4096, 4096).unwrap();
+        let mut buffer = region.slice(4096, 4096).unwrap();
         buffer.copy_from(4090, b"abcdef");
         let mut read = [0; 6];
         region.slice(8186, 6).unwrap().copy_to(0, &mut read);

@@ -84,6 +84,11 @@ impl Sgl {
         Ok(())
     }
 
+    /// Whether data may land in all of it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.pieces.iter().all(Buffer::is_writable)
+    }
+
     /// Total length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -122,13 +127,16 @@ impl Sgl {
     ///
     /// # Panics
     /// When the range leaves the list.
-    pub fn scatter(&self, offset: usize, source: &[u8]) {
-        let mut source = source;
-        self.walk(offset, source.len(), |piece, start, length| {
-            let (now, later) = source.split_at(length);
+    pub fn scatter(&mut self, offset: usize, source: &[u8]) {
+        assert!(self.covers(offset, source.len()), "range leaves the list");
+        let (mut skip, mut source) = (offset, source);
+        for piece in &mut self.pieces {
+            let start = skip.min(piece.len());
+            skip -= start;
+            let (now, later) = source.split_at(source.len().min(piece.len() - start));
             piece.copy_from(start, now);
             source = later;
-        });
+        }
     }
 
     /// Copies bytes from `offset` of the list until `target` is full.
@@ -249,9 +257,13 @@ impl Sgl {
         covered
     }
 
+    fn covers(&self, offset: usize, length: usize) -> bool {
+        offset.checked_add(length).is_some_and(|end| end <= self.length)
+    }
+
     /// Calls `each` with the parts of pieces that make up `length` bytes from `offset`.
     fn walk(&self, offset: usize, length: usize, mut each: impl FnMut(&Buffer, usize, usize)) {
-        assert!(offset.checked_add(length).is_some_and(|end| end <= self.length), "range leaves the list");
+        assert!(self.covers(offset, length), "range leaves the list");
         let mut skip = offset;
         let mut left = length;
         for piece in &self.pieces {
