@@ -240,3 +240,13 @@ impl Pair {
         }
     }
 }
+
+/// Ends the whole test program when a test takes too long: what could hang is seen, and never waited for.
+pub fn watchdog() {
+    const LONGEST: Duration = Duration::from_secs(90);
+    std::thread::spawn(|| {
+        std::thread::sleep(LONGEST);
+        eprintln!("the test hangs: it was given {LONGEST:?}");
+        std::process::abort();
+    });
+}

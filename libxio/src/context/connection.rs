@@ -69,6 +69,8 @@ pub(crate) struct ConnectionState {
     /// Not later than the first deadline of a request.
     pub next_deadline: Option<Instant>,
     pub keepalive: Keepalive,
+    /// Frames that may wait to be sent before nothing more is received: more than an honest peer can cause.
+    pub unsent_frames_max: usize,
     pub side: Side,
     /// The keepalive has run out once; the link is drained before the verdict.
     pub suspected: bool,
@@ -155,6 +157,7 @@ impl ConnectionState {
             landing_in: None,
             control_unsent: 0,
             next_deadline: None,
+            unsent_frames_max: 0,
             keepalive: Keepalive::new(Duration::ZERO, now),
             side,
             suspected: false,
@@ -174,6 +177,11 @@ impl ConnectionState {
         self.sending = SendGrant::new(theirs.window_bytes);
         self.one_way_out = OneWaySender::new(theirs.one_way_max);
         self.phase = Phase::Open;
+        // Each request costs a side at most two frames (itself and its announced data, or the question for that and the
+        // response), each one-way message two and a receipt.
+        self.unsent_frames_max = 2 * (usize::from(slots) + usize::from(own_slots))
+            + 2 * (theirs.one_way_max as usize + self.own.one_way_max as usize)
+            + CONTROL_ANSWERS_EXTRA as usize;
         FrameLimits {
             header_bytes_max: self.own.header_bytes_max,
             data_bytes_max: self.own.data_bytes_max,

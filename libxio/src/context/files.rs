@@ -7,6 +7,7 @@ use crate::mem::RawEntries;
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::{Error, Result, Sgl};
 use std::os::fd::RawFd;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 const NO_RING: Error = Error::Unsupported("a context on virtual time has no ring for this");
@@ -15,6 +16,9 @@ const NO_RING: Error = Error::Unsupported("a context on virtual time has no ring
 #[derive(Debug)]
 pub(super) struct PendingOp {
     token: u64,
+    kind: Kind,
+    /// The thread that put it into the ring: the kernel cancels it when that exits, and it is put in again.
+    thread: ThreadId,
     /// Told apart from a late completion of an earlier operation in the same place.
     stamp: u32,
     /// The memory that the kernel reads or writes, where it is until the completion.
@@ -23,17 +27,12 @@ pub(super) struct PendingOp {
     entries: RawEntries,
 }
 
-impl PendingOp {
-    pub(super) fn stamp(&self) -> u32 {
-        self.stamp
-    }
-}
-
 /// A foreign descriptor.
 #[derive(Debug)]
 pub(super) struct ForeignFd {
     fd: RawFd,
     token: u64,
+    interest: Interest,
     /// Stamp of the poll in the ring.
     armed: Option<u32>,
 }
@@ -43,19 +42,32 @@ impl Context {
     /// The descriptor has to stay open until then.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on virtual time.
+    /// [`Error::Unsupported`] on virtual time, and for a read into a static buffer.
     pub fn submit(&mut self, op: FileOp, token: u64) -> Result<OpId> {
-        let Some(ring) = &mut self.ring else { return Err(NO_RING) };
-        let stamp = self.stamps.next();
+        if self.ring.is_none() {
+            return Err(NO_RING);
+        }
         let (data, kind) = split_op(op);
+        if matches!(kind, Kind::Read { .. }) && !data.is_writable() {
+            return Err(Error::Unsupported("a static buffer can't be read into"));
+        }
         let entries = match (&kind, data.pieces().len()) {
             (Kind::Write { .. }, count) if count > 1 => data.raw_entries(),
             _ => RawEntries::default(),
         };
-        let key = self.ops.insert(PendingOp { token, stamp, data, entries });
-        let Some(pending) = self.ops.get(key) else { return Err(NO_RING) };
-        let ticket = Ticket { kind: TicketKind::File, stamp, index: key.index };
-        match kind {
+        let thread = thread::current().id();
+        let key = self.ops.insert(PendingOp { token, kind, thread, stamp: 0, data, entries });
+        self.start_op(key);
+        self.statistics.operations_outstanding.add(1);
+        Ok(OpId::new(self.number, key))
+    }
+
+    /// Puts an operation into the ring.
+    fn start_op(&mut self, key: Key) {
+        let (Some(pending), Some(ring)) = (self.ops.get_mut(key), &mut self.ring) else { return };
+        pending.stamp = self.stamps.next();
+        let ticket = Ticket { kind: TicketKind::File, stamp: pending.stamp, index: key.index };
+        match pending.kind {
             Kind::Read { fd, offset } => ring.read(fd, &pending.data, offset, ticket),
             Kind::Write { fd, offset } if pending.entries.is_empty() => {
                 ring.write(fd, &pending.data, offset, ticket)
@@ -64,14 +76,28 @@ impl Context {
             Kind::Sync { fd, data_only } => ring.sync(fd, data_only, ticket),
             Kind::Allocate { fd, mode, offset, length } => ring.allocate(fd, mode, offset, length, ticket),
         }
-        self.statistics.operations_outstanding.add(1);
-        Ok(OpId::new(self.number, key))
+    }
+
+    /// Asks for the end of all operations, for good.
+    pub(super) fn cancel_operations(&mut self) {
+        let here = thread::current().id();
+        for key in self.ops.keys() {
+            if let (Some(pending), Some(ring)) = (self.ops.get_mut(key), &mut self.ring) {
+                pending.thread = here;
+                ring.cancel(Ticket { kind: TicketKind::File, stamp: pending.stamp, index: key.index });
+            }
+        }
     }
 
     pub(super) fn op_completed(&mut self, index: u32, stamp: u32, result: i32) {
         let Some(key) = self.ops.key_at(index) else { return };
-        if self.ops.get(key).is_none_or(|pending| pending.stamp != stamp) {
-            return;
+        let Some(pending) = self.ops.get_mut(key).filter(|pending| pending.stamp == stamp) else { return };
+        if result == -libc::ECANCELED {
+            let here = thread::current().id();
+            if pending.thread != here {
+                pending.thread = here;
+                return self.start_op(key);
+            }
         }
         let Some(pending) = self.ops.remove(key) else { return };
         self.statistics.operations_outstanding.subtract(1);
@@ -94,8 +120,8 @@ impl Context {
         if self.ring.is_none() {
             return Err(NO_RING);
         }
-        let key = self.fds.insert(ForeignFd { fd, token, armed: None });
-        self.arm_fd(key, interest);
+        let key = self.fds.insert(ForeignFd { fd, token, interest, armed: None });
+        self.arm_fd(key);
         Ok(FdId::new(self.number, key))
     }
 
@@ -106,7 +132,10 @@ impl Context {
     pub fn modify_fd(&mut self, id: FdId, interest: Interest) -> Result<()> {
         let key = self.fd_key(id)?;
         self.disarm_fd(key);
-        self.arm_fd(key, interest);
+        if let Some(entry) = self.fds.get_mut(key) {
+            entry.interest = interest;
+        }
+        self.arm_fd(key);
         Ok(())
     }
 
@@ -127,13 +156,13 @@ impl Context {
         key.ok_or(Error::StaleHandle("descriptor"))
     }
 
-    fn arm_fd(&mut self, key: Key, interest: Interest) {
+    fn arm_fd(&mut self, key: Key) {
         let (Some(entry), Some(ring)) = (self.fds.get_mut(key), &mut self.ring) else { return };
         let mut events = 0;
-        if interest.readable {
+        if entry.interest.readable {
             events |= libc::POLLIN;
         }
-        if interest.writable {
+        if entry.interest.writable {
             events |= libc::POLLOUT;
         }
         let stamp = self.stamps.next();
@@ -150,6 +179,10 @@ impl Context {
         let Some(key) = self.fds.key_at(index) else { return };
         let Some(entry) = self.fds.get_mut(key).filter(|entry| entry.armed == Some(stamp)) else { return };
         entry.armed = None;
+        if result == -libc::ECANCELED {
+            // Not by us, who forget the stamp: the thread that armed it has exited.
+            return self.arm_fd(key);
+        }
         // A failed poll (a closed descriptor) shows as ready: the application's own call will tell it why.
         let trouble = result < 0 || result & i32::from(libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
         let ready = Interest {
@@ -181,6 +214,7 @@ impl Context {
 }
 
 /// A file operation without its memory.
+#[derive(Debug, Clone, Copy)]
 enum Kind {
     Read { fd: RawFd, offset: u64 },
     Write { fd: RawFd, offset: u64 },

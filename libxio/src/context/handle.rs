@@ -18,7 +18,6 @@ pub(crate) enum Post {
     },
     /// A link whose hello was read by an acceptor.
     Adopt(Box<Adoption>),
-    Stop,
 }
 
 impl std::fmt::Debug for Post {
@@ -27,7 +26,6 @@ impl std::fmt::Debug for Post {
             Post::Run(_) => "Run",
             Post::Message { .. } => "Message",
             Post::Adopt(_) => "Adopt",
-            Post::Stop => "Stop",
         })
     }
 }
@@ -56,12 +54,9 @@ impl ContextHandle {
         self.outbox.post(Post::Message { token, payload })
     }
 
-    /// Makes [`Context::run`] return. A context that is gone has stopped already.
+    /// Makes [`Context::run`] return once what was posted before has run. A context that is gone has stopped already.
     pub fn stop(&self) {
-        // A full inbox is emptied within a turn; the stop must not be lost.
-        while let Err(crate::Error::InboxFull(_)) = self.outbox.post(Post::Stop) {
-            std::thread::yield_now();
-        }
+        self.outbox.stop();
     }
 
     /// Makes the context take a turn.

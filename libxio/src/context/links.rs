@@ -121,7 +121,12 @@ impl Context {
         let mut active = false;
         let mut at = 0;
         let few = self.hot.len() <= HOT_LINKS_FREE;
-        while at < self.hot.len() && self.events.len() < EVENTS_HIGH_WATER {
+        while at < self.hot.len() {
+            if self.events.len() >= EVENTS_HIGH_WATER {
+                // Those that were left out come first next time.
+                self.hot.rotate_left(at);
+                break;
+            }
             let key = self.hot[at];
             let came = self.receive_link(key);
             active |= came;
@@ -154,7 +159,7 @@ impl Context {
             Role::Offered { .. } | Role::Closing { .. } => return false,
         };
         let Some(state) = self.connections.get_mut(connection) else { return false };
-        if let Phase::Closing { .. } = state.phase {
+        if !is_read(state, entry.link.as_ref()) {
             return false;
         }
         let mut sink = ConnectionSink {
@@ -311,6 +316,15 @@ impl Context {
                     self.statistics.link_sends.add(1);
                     self.statistics.bytes_sent.add(bytes as u64);
                 }
+                if entry.blocked
+                    && bytes > 0
+                    && let Some(state) = connection.and_then(|key| self.connections.get_mut(key))
+                {
+                    // The transport was full and has room again: the peer reads, though it may have nothing to say, and
+                    // a ping would wait behind all that is queued.
+                    state.keepalive.heard(self.now);
+                    state.suspected = false;
+                }
                 entry.blocked = blocked;
                 if let Some(state) = connection.and_then(|key| self.connections.get_mut(key))
                     && state.drain_mark.is_some_and(|mark| entry.link.unsent_bytes() <= mark)
@@ -368,17 +382,35 @@ impl Context {
         self.lose(connection, reason);
     }
 
-    /// Puts a link's descriptor into the ring, for reading, and for writing if it is blocked.
+    /// Puts a link's descriptor into the ring, for reading where something is expected, and for writing if it is blocked.
     pub(super) fn arm_link(&mut self, key: Key) {
         let Some(entry) = self.links.get_mut(key) else { return };
         let Some(ring) = &mut self.ring else { return };
         let Some(fd) = entry.link.readiness() else { return };
-        let events = if entry.blocked { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
+        // What nobody takes must not wake us, again and again.
+        let reads = match &entry.role {
+            Role::Handshake { .. } => true,
+            Role::Offered { .. } | Role::Closing { .. } => false,
+            Role::Connection(connection) => {
+                self.connections.get(*connection).is_some_and(|state| is_read(state, entry.link.as_ref()))
+            }
+        };
+        let mut events = 0;
+        if reads {
+            events |= libc::POLLIN;
+        }
+        if entry.blocked {
+            events |= libc::POLLOUT;
+        }
         if let Some((stamp, armed)) = entry.armed {
             if armed == events {
                 return;
             }
+            entry.armed = None;
             ring.cancel_poll(Ticket { kind: TicketKind::Link, stamp, index: key.index });
+        }
+        if events == 0 {
+            return;
         }
         let stamp = self.stamps.next();
         entry.armed = Some((stamp, events));
@@ -461,6 +493,14 @@ impl Context {
         }
         self.events.push_back(Event::Closed { connection: state.handle, reason });
     }
+}
+
+/// Whether anything is received for a connection now. Not once it is closing, nor while more waits to be sent than an
+/// honest peer can have caused: it takes nothing itself, so its questions wait.
+fn is_read(state: &ConnectionState, link: &dyn Link) -> bool {
+    !matches!(state.phase, Phase::Closing { .. })
+        && (link.unsent_frames() <= state.unsent_frames_max
+            || matches!(state.phase, Phase::Connecting { .. }))
 }
 
 fn link_failure(state: &ConnectionState, error: LinkError) -> Error {

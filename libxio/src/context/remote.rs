@@ -11,7 +11,7 @@ use super::event::{Event, Landing, Reply};
 use super::handles::{Connection, RequestId};
 use super::message::SendOptions;
 use super::outgoing::Outstanding;
-use super::requests::limit;
+use super::requests::{check_landing, limit};
 use crate::session::Admission;
 use crate::transport::{OutgoingFrame, PLACEMENT_BYTES, Placement, Reach, ReachError};
 use crate::wire::{
@@ -295,6 +295,7 @@ impl Context {
         options: SendOptions,
     ) -> Result<RequestId> {
         check_access(region, offset, landing.room(), region.access.read)?;
+        check_landing(&landing)?;
         let (_, state) = self.open_connection(connection)?;
         let room = limit("bytes of a remote read", landing.room(), state.own.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::connection::{ConnectionState, Phase};
-use super::event::{OutgoingRequest, OutgoingResponse, Request};
+use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
@@ -46,6 +46,7 @@ impl Context {
         let (_, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
         check_message(state, header, &data)?;
+        check_landing(&landing)?;
         let room = limit("room for response data in bytes", landing.room(), state.own.data_bytes_max)?;
         let mut entry = Outstanding::new(FrameKind::Request, token, landing, room, now);
         entry.flags = message_flags(&options);
@@ -139,8 +140,7 @@ impl Context {
         let key = connection.key(self.number).ok_or(STALE)?;
         let state = self.connections.get_mut(key).ok_or(STALE)?;
         let fits = check_response(state, id, header, &data, room);
-        if let Err(error) = fits {
-            let why = if matches!(error, Error::NoRoom { .. }) { FAILED_NO_ROOM } else { FAILED_NOT_KEPT };
+        if let Err((why, error)) = fits {
             self.fail_request(key, id, data_length, why);
             return Err(error);
         }
@@ -370,6 +370,16 @@ pub(super) fn check_message(state: &ConnectionState, header: &[u8], data: &Sgl) 
     Ok(())
 }
 
+/// Data can't land in memory that is for sending only.
+pub(super) fn check_landing(landing: &Landing) -> Result<()> {
+    match landing {
+        Landing::Place(list) if !list.is_writable() => {
+            Err(Error::Unsupported("data can't land in a static buffer"))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32> {
     match u32::try_from(value) {
         Ok(value) if value <= limit => Ok(value),
@@ -377,24 +387,27 @@ pub(super) fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32>
     }
 }
 
+/// Whether a response may be sent; else what the requester is told, and the error for this side.
 fn check_response(
     state: &ConnectionState,
     id: RequestId,
     header: &[u8],
     data: &Sgl,
     room: u32,
-) -> Result<()> {
-    limit("message header in bytes", header.len(), state.theirs.header_bytes_max)?;
+) -> std::result::Result<(), (u32, Error)> {
+    limit("message header in bytes", header.len(), state.theirs.header_bytes_max)
+        .map_err(|error| (FAILED_NO_ROOM, error))?;
     if data.len() > room as usize {
-        return Err(Error::NoRoom { length: data.len() as u64, room: u64::from(room) });
+        return Err((FAILED_NO_ROOM, Error::NoRoom { length: data.len() as u64, room: u64::from(room) }));
     }
     let length = header.len() + data.len();
     if !state.responder.may_complete(id.slot, length) {
-        return Err(Error::LimitExceeded {
+        let error = Error::LimitExceeded {
             what: "response to a request that is not idempotent (it has to be kept), in bytes",
             value: length as u64,
             limit: u64::from(state.own.replay_bytes_max),
-        });
+        };
+        return Err((FAILED_NOT_KEPT, error));
     }
     Ok(())
 }

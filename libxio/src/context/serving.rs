@@ -7,11 +7,12 @@ use super::handle::Post;
 use super::handles::{Connection, Server};
 use super::links::{LinkEntry, Role};
 use super::options::ServerOptions;
-use crate::reactor::Key;
+use crate::reactor::{Key, Ticket, TicketKind};
 use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
-    FEATURE_CRC, FEATURES, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, PRIVATE_DATA_BYTES_MAX,
-    REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
+    FEATURE_CRC, FEATURES, FrameHead, FrameKind, FrameLimits, GRANT_AHEAD_MAX, Goodbye, Hello,
+    PRIVATE_DATA_BYTES_MAX, REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN,
+    Violation, Welcome,
 };
 use crate::{Error, HeaderBytes, Result, Sgl, Uri, sys};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -122,7 +123,7 @@ impl ServerShared {
             next_number: 1,
         });
         let number = record.next_number;
-        record.next_number += 1;
+        record.next_number = number.checked_add(1).ok_or(RejectReason::Busy)?;
         record.connections.insert(number, worker);
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.loads[worker].fetch_add(1, Ordering::Relaxed);
@@ -220,7 +221,7 @@ impl Context {
     pub fn close_server(&mut self, server: Server) -> Result<()> {
         let key = server.key(self.number).ok_or(Error::StaleHandle("server"))?;
         let state = self.servers.remove(key).ok_or(Error::StaleHandle("server"))?;
-        self.disarm(state.armed, key.index, crate::reactor::TicketKind::Listener);
+        self.disarm(state.armed, key.index, TicketKind::Listener);
         for link in state.handshakes {
             if self.links.get(link).is_some_and(|entry| matches!(entry.role, Role::Handshake { .. })) {
                 self.drop_link(link);
@@ -388,7 +389,9 @@ impl Context {
                 match server.listener.accept() {
                     Ok(Some(link)) => self.begin_handshake(key, link),
                     Ok(None) => {
+                        // Armed at once: a context that is busy may not sleep for long.
                         server.ready = server.listener.readiness().is_none();
+                        self.arm_listener(key);
                         break;
                     }
                     Err(error) => {
@@ -399,6 +402,17 @@ impl Context {
                     }
                 }
             }
+        }
+    }
+
+    fn arm_listener(&mut self, key: Key) {
+        if let (Some(server), Some(ring)) = (self.servers.get_mut(key), &mut self.ring)
+            && server.armed.is_none()
+            && let Some(fd) = server.listener.readiness()
+        {
+            let stamp = self.stamps.next();
+            server.armed = Some(stamp);
+            ring.poll(fd, libc::POLLIN, Ticket { kind: TicketKind::Listener, stamp, index: key.index });
         }
     }
 
@@ -526,6 +540,13 @@ pub(super) fn check_limits(limits: &crate::wire::Limits) -> Result<()> {
             what: "greatest message header in bytes",
             value: u64::from(limits.header_bytes_max),
             limit: u64::from(HEADER_BYTES_CAP),
+        });
+    }
+    if limits.window_bytes > GRANT_AHEAD_MAX {
+        return Err(Error::LimitExceeded {
+            what: "window in bytes",
+            value: limits.window_bytes,
+            limit: GRANT_AHEAD_MAX,
         });
     }
     if limits.window_bytes < u64::from(limits.data_bytes_max) {

@@ -23,6 +23,9 @@ impl Context {
                 limit: memory.len() as u64,
             });
         }
+        if !memory.is_writable() {
+            return Err(Error::Unsupported("data can't land in a static buffer"));
+        }
         let Incoming { connection, message, header, data_length, room, wants_receipt, more, mut guard } =
             incoming;
         guard.disarm();

@@ -69,6 +69,9 @@ impl Context {
             }
             self.sleep(deadline)?;
         }
+        if let Some(ring) = &self.ring {
+            self.statistics.ring_enters.set(ring.enters());
+        }
         self.spin.waited(self.now.saturating_duration_since(started));
         if self.now.saturating_duration_since(started) < spin {
             self.statistics.spins_won.add(1);
@@ -104,6 +107,12 @@ impl Context {
         self.stopping = true;
     }
 
+    /// Whether a stop was asked for, here or by a [`ContextHandle`](crate::ContextHandle), since the last time this was
+    /// asked: for loops of one's own. Until it is asked, every `wait` returns at once.
+    pub fn stopped(&mut self) -> bool {
+        std::mem::take(&mut self.stopping)
+    }
+
     /// Hands everything queued to the transports and the ring, without blocking. `wait` does the same.
     ///
     /// # Errors
@@ -135,6 +144,7 @@ impl Context {
     }
 
     fn take_posts(&mut self) {
+        let stopping = self.waker.is_stopping();
         for _ in 0..POSTS_PER_TURN {
             match self.inbox.try_recv() {
                 Ok(Post::Run(closure)) => closure(self),
@@ -142,11 +152,21 @@ impl Context {
                     self.events.push_back(Event::Message { token, payload })
                 }
                 Ok(Post::Adopt(adoption)) => self.adopt(*adoption),
-                Ok(Post::Stop) => self.stopping = true,
                 // The context holds a sender itself, so it is only ever empty.
-                Err(_) => break,
+                Err(_) => {
+                    if stopping {
+                        self.waker.stop_taken();
+                        self.stopping = true;
+                    }
+                    break;
+                }
             }
         }
+    }
+
+    /// Whether something came from elsewhere since the last turn.
+    fn has_posts(&self) -> bool {
+        !self.inbox.is_empty() || !self.dropped.queue.is_empty() || self.waker.is_stopping()
     }
 
     fn take_completions(&mut self) {
@@ -174,11 +194,6 @@ impl Context {
                 }
                 TicketKind::Ignored => {}
             }
-        }
-        if let Some(ring) = &self.ring {
-            let enters = ring.enters();
-            let counted = self.statistics.ring_enters.get();
-            self.statistics.ring_enters.add(enters.saturating_sub(counted));
         }
     }
 
@@ -258,6 +273,10 @@ impl Context {
                         self.lose(key, Error::ClosedLocally);
                     }
                 }
+                // The peer may have said much; this side has no memory to hear it.
+                Phase::Open if self.links.get(link).is_some_and(|entry| entry.stalled) => {
+                    state.keepalive.heard(self.now);
+                }
                 Phase::Open => match state.keepalive.poll(self.now) {
                     KeepaliveAction::Wait(_) => {}
                     KeepaliveAction::Ping => {
@@ -311,7 +330,7 @@ impl Context {
     fn sleep(&mut self, deadline: Option<Instant>) -> Result<()> {
         let polled = self.arm_everything();
         self.waker.arm();
-        if !self.inbox.is_empty() || !self.dropped.queue.is_empty() {
+        if self.has_posts() {
             self.waker.disarm();
             return Ok(());
         }
@@ -332,7 +351,7 @@ impl Context {
 
     /// Puts into the ring whatever can wake us. True if some link has to be polled all the same.
     fn arm_everything(&mut self) -> bool {
-        let polled = self.arm_hot();
+        let polled = self.arm_hot() | self.servers.iter().any(|server| server.ready);
         let Some(ring) = &mut self.ring else { return true };
         if self.waker_armed.is_none() {
             use std::os::fd::AsRawFd;
@@ -340,17 +359,6 @@ impl Context {
             self.waker_armed = Some(stamp);
             let doorbell = self.waker.doorbell().as_raw_fd();
             ring.poll(doorbell, libc::POLLIN, Ticket { kind: TicketKind::Wake, stamp, index: 0 });
-        }
-        for index in 0..self.servers.index_end() {
-            if let Some(key) = self.servers.key_at(index)
-                && let Some(server) = self.servers.get_mut(key)
-                && server.armed.is_none()
-                && let Some(fd) = server.listener.readiness()
-            {
-                let stamp = self.stamps.next();
-                server.armed = Some(stamp);
-                ring.poll(fd, libc::POLLIN, Ticket { kind: TicketKind::Listener, stamp, index });
-            }
         }
         polled
     }
@@ -376,7 +384,7 @@ impl Context {
             }
         }
         self.waker.arm();
-        if !self.inbox.is_empty() || !self.dropped.queue.is_empty() {
+        if self.has_posts() {
             // Ring our own bell: the outer loop comes straight back.
             self.waker.wake();
         }
@@ -392,12 +400,7 @@ impl Context {
             return;
         }
         let deadline = Instant::now() + OPERATIONS_END_TIME;
-        for key in self.ops.keys() {
-            let stamp = self.ops.get(key).map(super::files::PendingOp::stamp);
-            if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
-                ring.cancel(Ticket { kind: TicketKind::File, stamp, index: key.index });
-            }
-        }
+        self.cancel_operations();
         while self.ops.len() > 0 && Instant::now() < deadline {
             if let Some(ring) = &mut self.ring
                 && ring.wait(Some(Duration::from_millis(50))).is_err()

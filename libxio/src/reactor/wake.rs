@@ -18,13 +18,15 @@ pub(crate) const POSTS_MAX: usize = 16_384;
 pub(crate) struct Waker {
     doorbell: OwnedFd,
     asleep: AtomicBool,
+    /// The loop shall end once what was posted before has run. A flag, so that it needs no room in the inbox.
+    stop: AtomicBool,
 }
 
 impl Waker {
     pub(crate) fn new() -> Result<Arc<Waker>> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::system("making an eventfd", &errno.into()))?;
-        Ok(Arc::new(Waker { doorbell, asleep: AtomicBool::new(false) }))
+        Ok(Arc::new(Waker { doorbell, asleep: AtomicBool::new(false), stop: AtomicBool::new(false) }))
     }
 
     /// The context is about to sleep; it has to look at its inbox once more.
@@ -47,6 +49,22 @@ impl Waker {
             // It can fail only by a full counter, which rings as well.
             let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
         }
+    }
+
+    /// Asks for the end of the loop.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether the end was asked for; what was posted before that is in the inbox.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The end was taken notice of.
+    pub(crate) fn stop_taken(&self) {
+        self.stop.store(false, Ordering::Relaxed);
     }
 
     /// Takes the ring back.
@@ -88,6 +106,10 @@ impl<T> Outbox<T> {
 
     pub(crate) fn wake(&self) {
         self.waker.wake();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.waker.stop();
     }
 }
 

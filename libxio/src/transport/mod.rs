@@ -88,6 +88,10 @@ pub trait Link: Send + Debug {
     /// Bytes queued and not yet with the transport.
     fn unsent_bytes(&self) -> usize;
 
+    /// Frames queued of which something is not yet with the transport. A peer that takes nothing is read no more when
+    /// these are more than an honest peer could have caused.
+    fn unsent_frames(&self) -> usize;
+
     /// Gives back where data is landing now and discards what still arrives; afterwards no landing memory is touched.
     fn stop_receiving(&mut self);
 

@@ -32,6 +32,8 @@ pub(crate) trait ByteSocket: Send + Debug {
 const SEND_BYTES_MAX: usize = 2 << 20;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
+/// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
+const STAGING_KEPT_BYTES: usize = 256 << 10;
 /// Payloads with more left than this are received with only a little scratch memory behind them, so that the head of
 /// the next large payload is not copied.
 const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
@@ -116,8 +118,9 @@ impl<S: ByteSocket> Stream<S> {
         }
         if self.queue.is_empty() {
             self.staging.clear();
+            self.staging.shrink_to(STAGING_KEPT_BYTES);
             self.staging_sent = 0;
-        } else if self.staging_sent >= STAGING_COMPACT_BYTES {
+        } else if self.staging_sent >= STAGING_COMPACT_BYTES.max(self.staging.len() / 2) {
             self.staging.drain(..self.staging_sent);
             self.staging_sent = 0;
         }
@@ -382,6 +385,10 @@ impl<S: ByteSocket> Link for Stream<S> {
 
     fn unsent_bytes(&self) -> usize {
         self.unsent
+    }
+
+    fn unsent_frames(&self) -> usize {
+        self.queue.len()
     }
 
     fn stop_receiving(&mut self) {
