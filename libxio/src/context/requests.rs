@@ -253,6 +253,11 @@ impl Context {
         Ok(())
     }
 
+    /// The connections of this context, of clients and servers alike.
+    pub fn connections(&self) -> impl Iterator<Item = Connection> {
+        self.connections.iter().map(|state| state.handle)
+    }
+
     /// How many more requests can be sent before [`Error::SlotsExhausted`].
     ///
     /// # Errors
