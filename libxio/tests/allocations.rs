@@ -1,0 +1,180 @@
+//! Once warm, messages over TCP allocate nothing, at either end, and cost few system calls.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use libxio::{
+    AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
+    OutgoingResponse, ServerOptions, Session, Sgl, StatisticsSnapshot,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use support::watchdog;
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator does the work; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Requests outstanding at a time.
+const DEPTH: u64 = 32;
+/// Requests before counting begins: each slot, buffer and list has then been used several times.
+const WARM: u64 = DEPTH * 50;
+const COUNTED: u64 = DEPTH * 200;
+
+/// What one side did while it was counted.
+#[derive(Debug)]
+struct Cost {
+    allocations: u64,
+    counters: StatisticsSnapshot,
+}
+
+/// Counts from the message with the first number to that with the last.
+#[derive(Default)]
+struct Meter {
+    messages: u64,
+    start: Option<(u64, StatisticsSnapshot)>,
+    end: Option<(u64, StatisticsSnapshot)>,
+}
+
+impl Meter {
+    fn message(&mut self, context: &Context) {
+        self.messages += 1;
+        let now = || Some((ALLOCATIONS.get(), context.statistics().snapshot()));
+        if self.messages == WARM {
+            self.start = now();
+        } else if self.messages == WARM + COUNTED {
+            self.end = now();
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        let ((before, from), (after, to)) = (self.start.unwrap(), self.end.unwrap());
+        Cost {
+            allocations: after - before,
+            counters: StatisticsSnapshot {
+                link_sends: to.link_sends - from.link_sends,
+                link_receives: to.link_receives - from.link_receives,
+                ring_enters: to.ring_enters - from.ring_enters,
+                sleeps: to.sleeps - from.sleeps,
+                ..to
+            },
+        }
+    }
+}
+
+/// Sends `length` bytes with every request and gets them back, `DEPTH` at a time; what the client and the server paid.
+fn exchange(length: u32, crc: bool) -> (Cost, Cost) {
+    let options = move || ContextOptions {
+        polling_timeout: Duration::from_micros(50),
+        crc,
+        ..ContextOptions::default()
+    };
+    let (say, said) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let mut server = Context::new(options()).unwrap();
+        let listening =
+            server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), ServerOptions::default()).unwrap();
+        say.send(server.local_uri(listening).unwrap()).unwrap();
+        let mut meter = Meter::default();
+        server
+            .run(|server, event| match event {
+                Event::ConnectionRequest(request) => {
+                    server.accept(request, AcceptOptions::new()).unwrap();
+                }
+                Event::Request(mut request) => {
+                    let data = request.take_data();
+                    server.respond(request, OutgoingResponse { header: b"answer", data }).unwrap();
+                    meter.message(server);
+                }
+                Event::Closed { .. } => server.stop(),
+                other => panic!("{other:?}"),
+            })
+            .unwrap();
+        meter.cost()
+    });
+    let mut client = Context::new(options()).unwrap();
+    let session = Session::new(said.recv().unwrap());
+    let connection = client.connect(&session, ConnectionOptions::default()).unwrap();
+    client.wait(None).unwrap();
+    assert!(matches!(client.next_event(), Some(Event::Connected { .. })));
+    let send = |client: &mut Context, data: Sgl, landing: Sgl, token: u64| {
+        let landing = Landing::Place(landing);
+        client
+            .request(
+                connection,
+                OutgoingRequest { data, landing, ..OutgoingRequest::new(b"question", token) },
+            )
+            .unwrap();
+    };
+    let take = |client: &Context| client.pool().take_list(length as usize).unwrap();
+    for token in 0..DEPTH {
+        let (data, landing) = (take(&client), take(&client));
+        send(&mut client, data, landing, token);
+    }
+    let mut meter = Meter::default();
+    let mut outstanding = DEPTH;
+    while outstanding > 0 {
+        client.wait(None).unwrap();
+        while let Some(event) = client.next_event() {
+            let Event::Response { token, outcome, .. } = event else { panic!("{event:?}") };
+            meter.message(&client);
+            let landed = outcome.unwrap().data;
+            if meter.messages + outstanding > WARM + COUNTED {
+                outstanding -= 1;
+                continue;
+            }
+            let data = take(&client);
+            send(&mut client, data, landed, token);
+        }
+    }
+    client.close(connection).unwrap();
+    client.wait(None).unwrap();
+    (meter.cost(), server.join().unwrap())
+}
+
+#[test]
+fn a_warm_exchange_allocates_nothing_and_enters_the_ring_only_to_sleep() {
+    watchdog();
+    for (length, crc) in [(0, false), (64, false), (64, true), (4096, false), (65_536, false)] {
+        let (client, server) = exchange(length, crc);
+        for (side, cost) in [("client", client), ("server", server)] {
+            let Cost { allocations, counters } = cost;
+            let calls = counters.link_sends + counters.link_receives;
+            println!(
+                "{length} bytes, crc {crc}, {side}: {allocations} allocations, {} sends and {} receives for {COUNTED} \
+                 messages ({:.3} each), {} ring enters, {} sleeps",
+                counters.link_sends,
+                counters.link_receives,
+                calls as f64 / COUNTED as f64,
+                counters.ring_enters,
+                counters.sleeps,
+            );
+            assert_eq!(allocations, 0, "{length} bytes, {side}");
+            // How often it sleeps is the machine's business.
+            assert!(counters.ring_enters <= counters.sleeps, "{length} bytes, {side}");
+        }
+    }
+}
