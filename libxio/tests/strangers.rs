@@ -381,7 +381,7 @@ fn takes_what_waits(server: &Server, mut guest: TcpStream, bytes_max: usize) {
 fn unsent(server: &Server) -> usize {
     let (say, said) = mpsc::channel();
     let count = move |context: &mut Context| {
-        let connection = context.connections().next().unwrap();
+        let connection = context.connections()[0];
         say.send(context.unsent_bytes(connection).unwrap()).unwrap();
     };
     server.handle.post(count).unwrap();

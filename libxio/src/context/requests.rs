@@ -254,8 +254,9 @@ impl Context {
     }
 
     /// The connections of this context, of clients and servers alike.
-    pub fn connections(&self) -> impl Iterator<Item = Connection> {
-        self.connections.iter().map(|state| state.handle)
+    #[must_use]
+    pub fn connections(&self) -> Vec<Connection> {
+        self.connections.iter().map(|state| state.handle).collect()
     }
 
     /// How many more requests can be sent before [`Error::SlotsExhausted`].
