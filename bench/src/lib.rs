@@ -7,6 +7,7 @@
 use std::fmt::Display;
 
 mod cpu;
+pub mod messages;
 mod size;
 mod times;
 
