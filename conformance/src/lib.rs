@@ -20,7 +20,7 @@ pub mod sessions;
 pub mod teardown;
 pub mod transfer;
 
-pub use pair::{Fabric, Pair};
+pub use pair::{Fabric, Pair, watchdog};
 
 /// Makes a fresh transport for a test.
 pub type Make<'a> = &'a dyn Fn() -> Fabric;

@@ -1,8 +1,7 @@
 //! Once warm, messages over TCP allocate nothing, at either end, and cost few system calls.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::watchdog;
 use libxio::{
     AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
     OutgoingResponse, ServerOptions, Session, Sgl, StatisticsSnapshot,
@@ -12,7 +11,6 @@ use std::cell::Cell;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use support::watchdog;
 
 /// Counts the allocations of each thread.
 struct Counting;

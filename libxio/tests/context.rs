@@ -1,8 +1,7 @@
 //! A context by itself: timers, foreign descriptors, file operations, other threads, and somebody else's loop.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::watchdog;
 use libxio::{
     Buffer, Completion, Context, ContextOptions, Error, Event, FileOp, Interest, PinnedContext, Region, Sgl,
 };
@@ -13,7 +12,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use support::watchdog;
 
 /// Longer than anything here takes, on the busiest machine.
 const LONG: Duration = Duration::from_secs(60);

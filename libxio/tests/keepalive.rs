@@ -2,8 +2,7 @@
 //! while it is this side that does not listen. On virtual time, but for one real server that stops.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::{Fabric, Pair, watchdog};
 use libxio::transport::Faults;
 use libxio::{
     AcceptOptions, Connection, ConnectionOptions, Context, ContextOptions, Error, Event, Landing, LoopKind,
@@ -12,15 +11,16 @@ use libxio::{
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Kind, Pair, watchdog};
 
 const LIMIT: Duration = Duration::from_secs(9);
-const SIM: Kind = Kind::Sim { seed: 7, faults: Faults::NONE };
+fn sim() -> Fabric {
+    Fabric::sim(7, Faults::NONE)
+}
 
 fn pair(loop_kind: LoopKind) -> Pair {
     let limited = |options: &mut ContextOptions| options.keepalive = LIMIT;
     Pair::with(
-        SIM,
+        sim(),
         |client| {
             limited(client);
             client.loop_kind = loop_kind;
@@ -107,8 +107,7 @@ fn a_peer_that_takes_long_to_read_what_is_queued_is_not_silent() {
     // ping can come before they are through.
     let faults = Faults { delay_us_max: 1_000_000, ..Faults::NONE };
     let limited = |options: &mut ContextOptions| options.keepalive = Duration::from_secs(3);
-    let mut pair =
-        Pair::with(Kind::Sim { seed: 3, faults: Faults::NONE }, limited, limited, Default::default());
+    let mut pair = Pair::with(Fabric::sim(3, Faults::NONE), limited, limited, Default::default());
     let (connection, _) = pair.connect();
     let network = pair.network.clone().unwrap();
     network.set_faults(faults);
@@ -126,7 +125,7 @@ fn a_peer_that_takes_long_to_read_what_is_queued_is_not_silent() {
 #[test]
 fn a_peer_is_not_given_up_while_this_side_has_no_memory_for_what_it_sent() {
     let mut pair = Pair::with(
-        SIM,
+        sim(),
         |client| client.keepalive = LIMIT,
         |server| {
             server.keepalive = LIMIT;

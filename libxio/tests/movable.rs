@@ -2,8 +2,7 @@
 //! context that moves on has to put it in again; nobody may notice.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::watchdog;
 use libxio::{
     AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, FileOp, Interest, OutgoingRequest,
     OutgoingResponse, ServerOptions, Session,
@@ -14,7 +13,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use support::watchdog;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -2,8 +2,7 @@
 //! session, and what dies frees its place.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use conformance::watchdog;
 use libxio::{
     AcceptOptions, ConnectionOptions, Context, ContextHandle, ContextOptions, Error, Event, Landing,
     OutgoingRequest, OutgoingResponse, PinnedContext, RejectReason, ServerOptions, Session, Uri,
@@ -11,7 +10,6 @@ use libxio::{
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use support::watchdog;
 
 const LONG: Duration = Duration::from_secs(60);
 
