@@ -62,7 +62,7 @@ impl Store {
         end.saturating_sub(offset).min(length)
     }
 
-    fn read(&self, offset: u64, memory: &Sgl) {
+    fn read(&self, offset: u64, memory: &mut Sgl) {
         self.walk(offset, memory.len() as u64, |segment, start, at, length| {
             let segment = segment.read().unwrap_or_else(PoisonError::into_inner);
             match segment.get(start..start + length) {
@@ -187,8 +187,8 @@ impl MemoryFile {
         }
         match memory.response_buffer(length) {
             Ok(Some(buffer)) => {
-                let list = Sgl::from(buffer);
-                self.store.read(offset, &list);
+                let mut list = Sgl::from(buffer);
+                self.store.read(offset, &mut list);
                 Step::Ended(Ok(Done::Data(list)))
             }
             Ok(None) => Step::Memory(Sgl::new()),
@@ -244,14 +244,14 @@ mod tests {
         let taken = store.write(offset, &Sgl::from(bytes.clone())).unwrap();
         assert_eq!(taken as usize, SEGMENT_BYTES - 3, "cut at the capacity");
         assert_eq!(store.write(store.capacity, &Sgl::from(vec![1])), Err(libc::ENOSPC));
-        let back = Sgl::from(vec![9; SEGMENT_BYTES]);
-        store.read(offset - 3, &back);
+        let mut back = Sgl::from(vec![9; SEGMENT_BYTES]);
+        store.read(offset - 3, &mut back);
         let back = back.to_vec();
         assert!(back[..3] == [0; 3] && back[3..] == bytes[..SEGMENT_BYTES - 3]);
         store.truncate(offset).unwrap();
         store.truncate(store.capacity).unwrap();
-        let back = Sgl::from(vec![9; 100]);
-        store.read(offset, &back);
+        let mut back = Sgl::from(vec![9; 100]);
+        store.read(offset, &mut back);
         assert_eq!(back.to_vec(), [0; 100], "what was cut off is zero");
         assert_eq!(store.truncate(store.capacity + 1), Err(libc::ENOSPC));
     }
