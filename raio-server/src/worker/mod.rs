@@ -322,6 +322,8 @@ fn context_options(config: &Config) -> ContextOptions {
     options.limits.peer_slots = config.requests_max;
     // A server sends no requests.
     options.limits.slots = 1;
+    // Nor does it take any messages but requests.
+    options.limits.one_way_max = 0;
     options.limits.data_bytes_max = config.io_bytes_max;
     options.limits.window_bytes = 2 * u64::from(config.io_bytes_max);
     options.limits.keepalive_ms = u32::try_from(config.keepalive.as_millis()).unwrap_or(u32::MAX);
