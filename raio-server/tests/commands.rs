@@ -110,11 +110,17 @@ fn a_second_open_is_another_file_and_use_after_close_an_error() {
     // The place is used again, the handle is not.
     let three = raw.open("/data/x", OpenFlags::READ);
     assert!(three != one && three != two);
-    assert_eq!(raw.command(&Request::Read { handle: one, offset: 0, length: 1 }, 1), Answer::Failed(libc::EBADF));
+    assert_eq!(
+        raw.command(&Request::Read { handle: one, offset: 0, length: 1 }, 1),
+        Answer::Failed(libc::EBADF)
+    );
     assert_eq!(raw.command(&Request::Read { handle: two, offset: 0, length: 1 }, 1), Answer::Moved(1));
     // Handles belong to their connection.
     let mut other = Raw::connect(&server);
-    assert_eq!(other.command(&Request::Read { handle: two, offset: 0, length: 1 }, 1), Answer::Failed(libc::EBADF));
+    assert_eq!(
+        other.command(&Request::Read { handle: two, offset: 0, length: 1 }, 1),
+        Answer::Failed(libc::EBADF)
+    );
     drop((raw, other));
     server.wait_until_clean();
 }

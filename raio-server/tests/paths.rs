@@ -45,7 +45,10 @@ fn nothing_leads_out_of_an_export() {
         "/proc/thread-self/fd/0",
     ] {
         let found = errno(read.open_on(&client, path));
-        assert!(ESCAPES.contains(&found) || (path.contains("//etc") && found == libc::ENOENT), "{path}: {found}");
+        assert!(
+            ESCAPES.contains(&found) || (path.contains("//etc") && found == libc::ENOENT),
+            "{path}: {found}"
+        );
         let found = errno(client.stat(path));
         assert!(ESCAPES.contains(&found) || found == libc::ENOENT, "stat {path}: {found}");
     }

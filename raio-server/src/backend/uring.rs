@@ -24,6 +24,9 @@ const MODE_MASK: u32 = 0o777;
 /// Names read from the kernel at a time, in bytes.
 const NAMES_BYTES: usize = 32 << 10;
 
+/// What the smallest buffers are aligned to, in bytes.
+const SMALL_ALIGNMENT: usize = 512;
+
 /// f_type of tmpfs and ramfs (statfs(2)): there is no device to wait for, and no RWF_NOWAIT.
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -286,13 +289,21 @@ impl UringFile {
     }
 
     fn read(&self, offset: u64, length: usize, memory: &mut dyn Memory) -> Step {
-        // Buffers are aligned to their size class, so a longer one is aligned better.
-        let buffer =
-            match memory.response_buffer(length.max(self.alignment.min(length.next_multiple_of(512)))) {
-                Ok(Some(buffer)) => buffer,
-                Ok(None) => return Step::Memory(Sgl::new()),
-                Err(errno) => return Step::Ended(Err(errno)),
-            };
+        let buffer = if length < self.alignment && self.alignment > SMALL_ALIGNMENT {
+            // Buffers are aligned to their size class: a longer one is aligned better.
+            let buffer = memory.buffer(self.alignment).map(|mut buffer| {
+                buffer.truncate(length);
+                buffer
+            });
+            Ok(buffer)
+        } else {
+            memory.response_buffer(length)
+        };
+        let buffer = match buffer {
+            Ok(Some(buffer)) => buffer,
+            Ok(None) => return Step::Memory(Sgl::new()),
+            Err(errno) => return Step::Ended(Err(errno)),
+        };
         let mut list = Sgl::from(buffer);
         if self.read_now.load(Ordering::Relaxed) {
             match self.read_at_once(offset, &mut list) {

@@ -1,10 +1,10 @@
 //! The ends of requests, and their answers.
 
-use super::Worker;
 use super::calls::Ended;
 use super::client::Opened;
-use super::fair::ClientId;
+use super::fair::{Kind, Lane};
 use super::pending::{Pending, Work};
+use super::{ClientId, Worker};
 use crate::backend::{Command, Done, Errno, Outcome};
 use libxio::{OutgoingResponse, Request, Sgl};
 use raio::proto::{Answer, Attributes, ServerInfo};
@@ -48,7 +48,7 @@ impl Worker {
     pub(super) fn end_file(&mut self, pending: Pending, outcome: Outcome) {
         let there = match self.client_of(&pending) {
             Some(client) => {
-                client.in_flight -= pending.bytes;
+                client.reading -= pending.bytes;
                 true
             }
             None => false,
@@ -78,6 +78,7 @@ impl Worker {
         let there = match self.client_of(&pending) {
             Some(client) => {
                 client.off_loop -= 1;
+                self.fair.resume(Lane::new(pending.client, Kind::Call));
                 true
             }
             None => false,
@@ -110,7 +111,6 @@ impl Worker {
             client.open -= 1;
         }
         self.answer(id, request, &answer, data);
-        self.reconsider(id);
     }
 
     fn ended_well(&mut self, id: ClientId, work: &Work, ended: Ended) -> (Answer, Sgl) {

@@ -21,8 +21,8 @@ pub(super) struct Client {
     pub running: usize,
     /// Calls off the loop.
     pub off_loop: usize,
-    /// Bytes of reads and writes that were begun and have not ended.
-    pub in_flight: u64,
+    /// Bytes of reads that were begun and have not ended.
+    pub reading: u64,
     /// Requests that came when the server was stopping; they are not executed.
     pub held: Vec<Request>,
 }
@@ -53,7 +53,7 @@ impl Client {
             open: 0,
             running: 0,
             off_loop: 0,
-            in_flight: 0,
+            reading: 0,
             held: Vec::new(),
         }
     }

@@ -1,5 +1,8 @@
 //! Whose turn it is: requests of many clients, served by bytes in turn.
 //!
+//! Each client has a lane for each [`Kind`] of request. A lane that has to wait (for memory, for its answers to be taken)
+//! holds up nothing of the other kinds: a write, whose data takes memory, never waits behind a read that needs some.
+//!
 //! Deficit round robin (M. Shreedhar and G. Varghese, "Efficient Fair Queuing using Deficit Round Robin", 1995): each
 //! round every client with something to do may spend a quantum of bytes and keeps what it did not spend, so that a
 //! client with large and many requests gets as many bytes as one with small and few, and no more. Pure: no clock, no
@@ -10,21 +13,45 @@ use std::collections::VecDeque;
 /// Bytes that a client may spend in each round.
 pub(super) const QUANTUM_BYTES: u64 = 64 << 10;
 
-/// A client's number here.
-pub(super) type ClientId = usize;
+/// What keeps requests waiting depends on what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Its answer carries data.
+    Data = 0,
+    /// Its data came with it, or it has none.
+    Plain = 1,
+    /// It runs off the loop.
+    Call = 2,
+}
+
+/// Requests of one client and kind, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane(usize);
+
+impl Lane {
+    pub(super) fn new(client: usize, kind: Kind) -> Lane {
+        Lane(client * KINDS + kind as usize)
+    }
+
+    /// The client.
+    pub(super) fn client(self) -> usize {
+        self.0 / KINDS
+    }
+}
+
+const KINDS: usize = 3;
 
 /// Requests of many clients.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
-    clients: Vec<Client<T>>,
-    /// Clients that were removed: their places are used again.
-    vacant: Vec<ClientId>,
-    /// Clients that can be served, the next one first; exactly those whose entry says so.
-    round: VecDeque<ClientId>,
+    /// By number.
+    lanes: Vec<Queue<T>>,
+    /// Lanes that can be served, the next one first; exactly those whose entry says so.
+    round: VecDeque<Lane>,
 }
 
 #[derive(Debug)]
-struct Client<T> {
+struct Queue<T> {
     /// What it asks for, with its cost in bytes, oldest first.
     queue: VecDeque<(u64, T)>,
     /// Bytes that it may still spend.
@@ -39,63 +66,61 @@ struct Client<T> {
 
 impl<T> Fair<T> {
     pub(super) fn new() -> Fair<T> {
-        Fair { clients: Vec::new(), vacant: Vec::new(), round: VecDeque::new() }
+        Fair { lanes: Vec::new(), round: VecDeque::new() }
     }
 
-    /// A new client.
-    pub(super) fn add(&mut self) -> ClientId {
-        if let Some(id) = self.vacant.pop() {
-            return id;
+    /// A new client, under a number that nobody else has. Numbers are small and used again.
+    pub(super) fn add(&mut self, client: usize) {
+        while self.lanes.len() < (client + 1) * KINDS {
+            self.lanes.push(Queue {
+                queue: VecDeque::new(),
+                deficit: 0,
+                listed: false,
+                begun: false,
+                paused: false,
+            });
         }
-        self.clients.push(Client {
-            queue: VecDeque::new(),
-            deficit: 0,
-            listed: false,
-            begun: false,
-            paused: false,
-        });
-        self.clients.len() - 1
     }
 
-    /// Forgets a client; returns what it still had asked for.
-    pub(super) fn remove(&mut self, id: ClientId) -> impl Iterator<Item = T> + use<T> {
-        self.unlist(id);
-        let client = &mut self.clients[id];
-        client.paused = false;
-        self.vacant.push(id);
-        std::mem::take(&mut client.queue).into_iter().map(|(_, item)| item)
+    /// Forgets a client, with what it still had asked for; returns how much that was.
+    pub(super) fn remove(&mut self, client: usize) -> usize {
+        let mut dropped = 0;
+        for kind in [Kind::Data, Kind::Plain, Kind::Call] {
+            let lane = Lane::new(client, kind);
+            self.unlist(lane);
+            let entry = &mut self.lanes[lane.0];
+            dropped += entry.queue.len();
+            entry.queue.clear();
+            entry.deficit = 0;
+            entry.paused = false;
+        }
+        dropped
     }
 
     /// Queues a request that costs so many bytes.
-    pub(super) fn push(&mut self, id: ClientId, cost: u64, item: T) {
-        self.clients[id].queue.push_back((cost, item));
-        self.list(id);
+    pub(super) fn push(&mut self, lane: Lane, cost: u64, item: T) {
+        self.lanes[lane.0].queue.push_back((cost, item));
+        self.list(lane);
     }
 
-    /// Puts a request back that could not be served now, in front of the client's others. What it cost is given back.
-    pub(super) fn put_back(&mut self, id: ClientId, cost: u64, item: T) {
-        let client = &mut self.clients[id];
-        client.queue.push_front((cost, item));
-        client.deficit += cost;
-        self.list(id);
+    /// Puts a request back that could not be served now, in front of its lane's others. What it cost is given back.
+    pub(super) fn put_back(&mut self, lane: Lane, cost: u64, item: T) {
+        let entry = &mut self.lanes[lane.0];
+        entry.queue.push_front((cost, item));
+        entry.deficit += cost;
+        self.list(lane);
     }
 
-    /// Leaves a client out until [`Fair::resume`].
-    pub(super) fn pause(&mut self, id: ClientId) {
-        self.clients[id].paused = true;
-        self.unlist(id);
+    /// Leaves a lane out until [`Fair::resume`].
+    pub(super) fn pause(&mut self, lane: Lane) {
+        self.lanes[lane.0].paused = true;
+        self.unlist(lane);
     }
 
-    /// Serves a client again.
-    pub(super) fn resume(&mut self, id: ClientId) {
-        self.clients[id].paused = false;
-        self.list(id);
-    }
-
-    /// Requests of a client that wait.
-    #[cfg(test)]
-    pub(super) fn waiting(&self, id: ClientId) -> usize {
-        self.clients[id].queue.len()
+    /// Serves a lane again.
+    pub(super) fn resume(&mut self, lane: Lane) {
+        self.lanes[lane.0].paused = false;
+        self.list(lane);
     }
 
     /// Whether [`Fair::next`] has something.
@@ -104,57 +129,57 @@ impl<T> Fair<T> {
     }
 
     /// The next request to serve: client, cost, request.
-    pub(super) fn next(&mut self) -> Option<(ClientId, u64, T)> {
+    pub(super) fn next(&mut self) -> Option<(Lane, u64, T)> {
         loop {
-            let id = *self.round.front()?;
-            let client = &mut self.clients[id];
-            if !client.begun {
-                client.begun = true;
-                client.deficit += QUANTUM_BYTES;
+            let lane = *self.round.front()?;
+            let entry = &mut self.lanes[lane.0];
+            if !entry.begun {
+                entry.begun = true;
+                entry.deficit += QUANTUM_BYTES;
             }
-            match client.queue.front() {
-                Some((cost, _)) if *cost <= client.deficit => {}
+            match entry.queue.front() {
+                Some((cost, _)) if *cost <= entry.deficit => {}
                 Some(_) => {
                     // Its turn is over; what it did not spend it keeps, for a request that costs more than a quantum.
-                    client.begun = false;
+                    entry.begun = false;
                     self.round.rotate_left(1);
                     continue;
                 }
                 None => {
-                    self.unlist(id);
+                    self.unlist(lane);
                     continue;
                 }
             }
-            let (cost, item) = client.queue.pop_front()?;
-            client.deficit -= cost;
-            if client.queue.is_empty() {
-                self.unlist(id);
+            let (cost, item) = entry.queue.pop_front()?;
+            entry.deficit -= cost;
+            if entry.queue.is_empty() {
+                self.unlist(lane);
             }
-            return Some((id, cost, item));
+            return Some((lane, cost, item));
         }
     }
 
-    fn list(&mut self, id: ClientId) {
-        let client = &mut self.clients[id];
-        if !client.listed && !client.paused && !client.queue.is_empty() {
-            client.listed = true;
-            self.round.push_back(id);
+    fn list(&mut self, lane: Lane) {
+        let entry = &mut self.lanes[lane.0];
+        if !entry.listed && !entry.paused && !entry.queue.is_empty() {
+            entry.listed = true;
+            self.round.push_back(lane);
         }
     }
 
     /// Out of the round; who has nothing to do saves nothing up.
-    fn unlist(&mut self, id: ClientId) {
-        let client = &mut self.clients[id];
-        if client.listed {
-            client.listed = false;
+    fn unlist(&mut self, lane: Lane) {
+        let entry = &mut self.lanes[lane.0];
+        if entry.listed {
+            entry.listed = false;
             // Nearly always the first.
-            if let Some(at) = self.round.iter().position(|listed| *listed == id) {
+            if let Some(at) = self.round.iter().position(|listed| *listed == lane) {
                 self.round.remove(at);
             }
         }
-        client.begun = false;
-        if client.queue.is_empty() {
-            client.deficit = 0;
+        entry.begun = false;
+        if entry.queue.is_empty() {
+            entry.deficit = 0;
         }
     }
 }
@@ -163,25 +188,19 @@ impl<T> Fair<T> {
 mod tests {
     use super::*;
 
-    /// Serves `count` requests; returns how many of them and how many bytes each client got.
-    fn serve(fair: &mut Fair<()>, count: usize, again: &[(ClientId, u64)]) -> Vec<(usize, u64)> {
-        let mut got = vec![(0, 0); 8];
-        for _ in 0..count {
-            let (id, cost, ()) = fair.next().unwrap();
-            got[id].0 += 1;
-            got[id].1 += cost;
-            // The client asks again as soon as it is answered.
-            if let Some((_, cost)) = again.iter().find(|(client, _)| *client == id) {
-                fair.push(id, *cost, ());
-            }
-        }
-        got
+    fn lanes<T>(fair: &mut Fair<T>, count: usize) -> Vec<Lane> {
+        let add = |client| {
+            fair.add(client);
+            Lane::new(client, Kind::Data)
+        };
+        (0..count).map(add).collect()
     }
 
     #[test]
     fn a_deep_queue_of_large_requests_does_not_starve_a_small_one() {
         let mut fair = Fair::new();
-        let (large, small) = (fair.add(), fair.add());
+        let lanes = lanes(&mut fair, 2);
+        let (large, small) = (lanes[0], lanes[1]);
         for _ in 0..1024 {
             fair.push(large, 1 << 20, ());
         }
@@ -189,8 +208,8 @@ mod tests {
         let mut between = 0;
         let mut longest = 0;
         for _ in 0..200 {
-            let (id, ..) = fair.next().unwrap();
-            if id == small {
+            let (lane, ..) = fair.next().unwrap();
+            if lane == small {
                 longest = longest.max(between);
                 between = 0;
                 fair.push(small, 4096, ());
@@ -204,47 +223,58 @@ mod tests {
     #[test]
     fn bytes_are_shared_evenly_whatever_the_sizes() {
         let mut fair = Fair::new();
-        let sizes: Vec<(ClientId, u64)> =
-            [512, 4096, 65_536, 1 << 20].into_iter().map(|size| (fair.add(), size)).collect();
-        for (id, size) in &sizes {
-            for _ in 0..4096 {
-                fair.push(*id, *size, ());
+        let sizes = [512, 4096, 65_536, 1 << 20];
+        let lanes = lanes(&mut fair, sizes.len());
+        for (lane, size) in lanes.iter().zip(sizes) {
+            for _ in 0..16 {
+                fair.push(*lane, size, ());
             }
         }
-        let got = serve(&mut fair, 20_000, &sizes);
-        let bytes: Vec<u64> = got.iter().take(4).map(|(_, bytes)| *bytes).collect();
+        let mut bytes = [0; 4];
+        for _ in 0..20_000 {
+            let (lane, cost, ()) = fair.next().unwrap();
+            bytes[lane.client()] += cost;
+            // The client asks again as soon as it is answered.
+            fair.push(lane, cost, ());
+        }
         let (least, most) = (bytes.iter().min().unwrap(), bytes.iter().max().unwrap());
         assert!(most - least <= (1 << 20) + QUANTUM_BYTES, "{bytes:?}");
     }
 
     #[test]
-    fn requests_of_one_client_keep_their_order_and_what_is_put_back_comes_first() {
+    fn requests_of_one_lane_keep_their_order_and_what_is_put_back_comes_first() {
         let mut fair = Fair::new();
-        let id = fair.add();
+        let lane = lanes(&mut fair, 1)[0];
         for number in 0..3 {
-            fair.push(id, 100_000, number);
+            fair.push(lane, 100_000, number);
         }
         let (_, cost, first) = fair.next().unwrap();
-        fair.put_back(id, cost, first);
+        fair.put_back(lane, cost, first);
         let order: Vec<_> = std::iter::from_fn(|| fair.next()).map(|(_, _, number)| number).collect();
         assert_eq!(order, [0, 1, 2]);
         assert!(fair.is_idle());
     }
 
     #[test]
-    fn paused_clients_wait_and_removed_ones_are_gone() {
+    fn paused_lanes_wait_alone_and_removed_clients_are_gone() {
         let mut fair = Fair::new();
-        let (one, two) = (fair.add(), fair.add());
+        let two = lanes(&mut fair, 2)[1];
+        let (one, writes) = (Lane::new(0, Kind::Data), Lane::new(0, Kind::Plain));
         fair.pause(one);
         fair.push(one, 1, 'a');
         fair.push(two, 1, 'b');
+        fair.push(writes, 1, 'w');
         assert_eq!(fair.next(), Some((two, 1, 'b')));
-        assert!(fair.next().is_none() && fair.is_idle() && fair.waiting(one) == 1);
+        assert_eq!(fair.next(), Some((writes, 1, 'w')));
+        assert!(fair.next().is_none() && fair.is_idle());
         fair.resume(one);
         assert_eq!(fair.next(), Some((one, 1, 'a')));
         fair.push(one, 1, 'c');
-        assert_eq!(fair.remove(one).collect::<Vec<_>>(), ['c']);
+        fair.push(writes, 1, 'd');
+        fair.pause(one);
+        assert_eq!(fair.remove(0), 2);
         assert!(fair.next().is_none());
-        assert_eq!(fair.add(), one, "places are used again");
+        fair.push(one, 1, 'e');
+        assert_eq!(fair.next(), Some((one, 1, 'e')), "the number's next owner is not paused");
     }
 }

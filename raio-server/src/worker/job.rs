@@ -1,5 +1,7 @@
 //! A request as it arrived, checked, with what it costs in turn.
 
+use super::client::{Client, Opened};
+use super::fair::Kind;
 use crate::backend::Command;
 use libxio::{Request, Sgl};
 use raio::proto::{self, Handle, Target};
@@ -12,6 +14,8 @@ pub(super) struct Item {
     pub request: Request,
     /// Data of a write.
     pub data: Sgl,
+    /// The file that it is about, looked up when it arrived: a close that overtakes it does it no harm.
+    pub opened: Option<Opened>,
     pub job: Job,
 }
 
@@ -29,16 +33,23 @@ pub(super) enum Job {
 }
 
 impl Item {
-    pub(super) fn new(mut request: Request) -> Item {
+    pub(super) fn new(mut request: Request, client: &Client) -> Item {
         let data = request.take_data();
-        let job = match proto::Request::decode(request.header(), data.len()) {
+        let mut job = match proto::Request::decode(request.header(), data.len()) {
             Ok(decoded) => Job::new(&decoded),
             Err(reason) => {
                 tracing::debug!(%reason, "a request that breaks the file protocol");
                 Job::Invalid(reason.errno())
             }
         };
-        Item { request, data, job }
+        let mut opened = None;
+        if let Job::File(handle, _) = job {
+            opened = client.get(handle).cloned();
+            if opened.is_none() {
+                job = Job::Invalid(libc::EBADF);
+            }
+        }
+        Item { request, data, opened, job }
     }
 
     /// What it costs in turn, in bytes.
@@ -69,6 +80,15 @@ impl Job {
             | proto::Request::List { .. }
             | proto::Request::Unlink { .. }
             | proto::Request::Rename { .. } => Job::Path,
+        }
+    }
+
+    /// What could keep it waiting.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Job::File(_, Command::Read { .. }) => Kind::Data,
+            Job::File(_, Command::Truncate { .. } | Command::Stat) | Job::Close(_) | Job::Path => Kind::Call,
+            Job::File(..) | Job::Info | Job::Invalid(_) => Kind::Plain,
         }
     }
 

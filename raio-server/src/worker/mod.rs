@@ -21,7 +21,7 @@ use crate::{Config, Error, Result};
 use calls::{Ended, Postbox};
 use client::Client;
 use crossbeam_channel::{Receiver, unbounded};
-use fair::{ClientId, Fair};
+use fair::{Fair, Lane};
 use job::Item;
 use libxio::{
     AcceptOptions, Connection, ConnectionRequest, ContextHandle, ContextOptions, Event, PinnedContext,
@@ -38,15 +38,23 @@ use std::time::{Duration, Instant};
 /// enough for a new request of another client to be seen soon.
 const TURN_BYTES: u64 = 512 << 10;
 
-/// Most bytes that are in flight or wait to be sent for one client: two operations of the greatest length, so that one
+/// Most bytes that are being read or wait to be sent for one client: two operations of the greatest length, so that one
 /// is worked at while the other is sent.
 const CLIENT_BYTES_MAX: u64 = 8 << 20;
+
+/// A client may hold no more than one part in so many of the memory that is free, so that however many clients do not
+/// take their answers, some is left for others (A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for
+/// Shared-Memory Packet Switches", 1998).
+const FREE_MEMORY_PARTS: u64 = 4;
 
 /// Calls off the loop that one client may have at a time.
 const CLIENT_CALLS_MAX: usize = 4;
 
 /// Time after which a request is tried again that found no memory.
 const MEMORY_RETRY: Duration = Duration::from_millis(1);
+
+/// A client's number.
+type ClientId = usize;
 
 /// Entries of a worker's submission ring.
 const RING_ENTRIES: u32 = 1024;
@@ -94,15 +102,16 @@ struct Worker {
     context: PinnedContext,
     setup: Setup,
     exports: Arc<Exports>,
-    /// By the number that `fair` gave.
     clients: Vec<Option<Client>>,
+    /// Numbers in `clients` that are free.
+    vacant: Vec<ClientId>,
     ids: HashMap<Connection, ClientId>,
     fair: Fair<Item>,
     pending: Table,
     postbox: Postbox,
     mail: Receiver<Mail>,
-    /// Clients whose next request found no memory.
-    starved: Vec<ClientId>,
+    /// Lanes whose next request found no memory.
+    starved: Vec<Lane>,
     /// The server is stopping: the end of patience.
     draining: Option<Instant>,
 }
@@ -148,6 +157,7 @@ impl Worker {
             exports: Arc::clone(&setup.exports),
             setup,
             clients: Vec::new(),
+            vacant: Vec::new(),
             ids: HashMap::new(),
             fair: Fair::new(),
             pending: Table::new(),
@@ -237,10 +247,11 @@ impl Worker {
                 match self.context.accept(request, options) {
                     Ok(connection) => {
                         tracing::info!(peer, worker = self.setup.number, "connected");
-                        let id = self.fair.add();
-                        if self.clients.len() <= id {
-                            self.clients.resize_with(id + 1, || None);
-                        }
+                        let id = self.vacant.pop().unwrap_or_else(|| {
+                            self.clients.push(None);
+                            self.clients.len() - 1
+                        });
+                        self.fair.add(id);
                         self.clients[id] = Some(Client::new(connection, peer, greeting.version_max));
                         self.ids.insert(connection, id);
                         self.setup.counters.connections.add(1);
@@ -276,9 +287,10 @@ impl Worker {
     fn disconnect(&mut self, connection: Connection, reason: &libxio::Error) {
         let Some(id) = self.ids.remove(&connection) else { return };
         // Requests that nobody waits for any more; what is in progress ends by itself.
-        let dropped = self.fair.remove(id).count();
+        let dropped = self.fair.remove(id);
         let Some(client) = self.clients[id].take() else { return };
-        self.starved.retain(|starved| *starved != id);
+        self.vacant.push(id);
+        self.starved.retain(|starved| starved.client() != id);
         let counters = &self.setup.counters;
         counters.connections.subtract(1);
         counters.requests_running.subtract((dropped + client.held.len()) as u64);

@@ -1,8 +1,8 @@
 //! Requests that were begun and have not ended: in the ring, or off the loop. Places are used again, so that once warm
 //! nothing is allocated.
 
+use super::ClientId;
 use super::client::Opened;
-use super::fair::ClientId;
 use crate::backend::Command;
 use libxio::{Connection, Request};
 
@@ -12,7 +12,7 @@ pub(super) struct Pending {
     /// Tells whether `client` is still the same.
     pub connection: Connection,
     pub request: Request,
-    /// Bytes that count as in flight.
+    /// Bytes that count as being read.
     pub bytes: u64,
     pub work: Work,
 }

@@ -2,10 +2,10 @@
 
 use super::calls::{Call, Ended, Reply};
 use super::client::{Client, Opened};
-use super::fair::ClientId;
+use super::fair::{Kind, Lane};
 use super::job::{Item, Job};
 use super::pending::{Pending, Work};
-use super::{CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, TURN_BYTES, Worker};
+use super::{CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker};
 use crate::backend::{Command, Errno, Memory, Step};
 use libxio::{Buffer, Completion, Context, Request};
 use raio::proto::{self, Handle};
@@ -14,7 +14,8 @@ use raio::proto::{self, Handle};
 #[derive(Clone, Copy)]
 pub(super) struct Served {
     pub id: ClientId,
-    pub cost: u64,
+    lane: Lane,
+    cost: u64,
 }
 
 impl Worker {
@@ -28,40 +29,42 @@ impl Worker {
             client.held.push(request);
             return;
         }
-        let item = Item::new(request);
-        self.fair.push(id, item.cost(), item);
+        let item = Item::new(request, client);
+        self.fair.push(Lane::new(id, item.job.kind()), item.cost(), item);
     }
 
     /// Begins requests for a turn's worth of bytes.
     pub(super) fn serve_turn(&mut self) {
         let mut spent = 0;
         while spent < TURN_BYTES {
-            let Some((id, cost, item)) = self.fair.next() else { break };
+            let Some((lane, cost, item)) = self.fair.next() else { break };
             spent += cost;
-            self.serve(Served { id, cost }, item);
+            self.serve(Served { id: lane.client(), lane, cost }, item);
         }
     }
 
     /// Tries again where there was no memory.
     pub(super) fn retry_starved(&mut self) {
-        while let Some(id) = self.starved.pop() {
-            self.reconsider(id);
+        while let Some(lane) = self.starved.pop() {
+            self.fair.resume(lane);
         }
     }
 
-    fn serve(&mut self, served: Served, item: Item) {
+    fn serve(&mut self, served: Served, mut item: Item) {
         let Some(client) = self.clients[served.id].as_mut() else { return };
+        if item.job.kind() == Kind::Call && client.off_loop >= CLIENT_CALLS_MAX {
+            self.fair.put_back(served.lane, served.cost, item);
+            // Until one of its calls has ended.
+            self.fair.pause(served.lane);
+            return;
+        }
         match item.job {
             Job::Invalid(errno) => self.fail(served.id, item.request, errno),
             Job::Info => self.answer_info(served.id, item.request),
-            Job::File(handle, command) => match client.get(handle).cloned() {
+            Job::File(_, command) => match item.opened.take() {
                 Some(opened) => self.begin(served, item, opened, command),
                 None => self.fail(served.id, item.request, libc::EBADF),
             },
-            _ if client.off_loop >= CLIENT_CALLS_MAX => {
-                self.fair.put_back(served.id, served.cost, item);
-                self.fair.pause(served.id);
-            }
             Job::Close(handle) => self.close_file(served, item.request, handle),
             Job::Path => self.begin_call(served, item.request),
         }
@@ -69,7 +72,7 @@ impl Worker {
 
     /// Begins a command of an open file.
     fn begin(&mut self, served: Served, item: Item, opened: Opened, mut command: Command) {
-        let Item { request, data, job } = item;
+        let Item { request, data, job, .. } = item;
         if let Err(errno) = self.check_length(&request, &command) {
             return self.fail(served.id, request, errno);
         }
@@ -77,9 +80,10 @@ impl Worker {
         let step = opened.file.start(&mut command, data, &mut source);
         match step {
             Step::Memory(data) => {
-                self.fair.put_back(served.id, served.cost, Item { request, data, job });
-                self.fair.pause(served.id);
-                self.starved.push(served.id);
+                let item = Item { request, data, opened: Some(opened), job };
+                self.fair.put_back(served.lane, served.cost, item);
+                self.fair.pause(served.lane);
+                self.starved.push(served.lane);
             }
             // Nothing is in flight: most reads of cached files end here.
             Step::Ended(outcome) => {
@@ -87,9 +91,9 @@ impl Worker {
                 self.finish(served.id, request, command, outcome);
             }
             step => {
-                let bytes = job.bytes();
+                let bytes = if job.kind() == Kind::Data { job.bytes() } else { 0 };
                 if let Some(client) = self.clients[served.id].as_mut() {
-                    client.in_flight += bytes;
+                    client.reading += bytes;
                 }
                 self.go_on(served.id, request, opened, command, bytes, step);
                 self.limit(served.id);
@@ -216,27 +220,29 @@ impl Worker {
         }
     }
 
-    /// Leaves a client alone that has as much in flight as it may.
+    /// Leaves a client's reads alone while it holds as much memory as it may.
     pub(super) fn limit(&mut self, id: ClientId) {
         let Some(client) = self.clients[id].as_ref() else { return };
         let Ok(unsent) = self.context.unsent_bytes(client.connection) else { return };
-        let unsent = unsent as u64;
-        if client.in_flight + unsent < CLIENT_BYTES_MAX {
+        let held = client.reading + unsent as u64;
+        let pool = self.context.pool();
+        let free = pool.bytes_max().saturating_sub(pool.bytes_in_use()) as u64;
+        if held == 0 || held < CLIENT_BYTES_MAX.min(free / FREE_MEMORY_PARTS) {
             return;
         }
-        self.fair.pause(id);
+        self.fair.pause(Lane::new(id, Kind::Data));
         self.setup.counters.clients_paused.add(1);
-        // With more than half in flight the next completion looks again.
-        if unsent > CLIENT_BYTES_MAX / 2 {
+        // Where nothing waits to be sent, the end of a read looks again.
+        if unsent > 0 {
             // The connection was there a moment ago.
-            let _ = self.context.notify_drained(client.connection, CLIENT_BYTES_MAX as usize / 2);
+            let _ = self.context.notify_drained(client.connection, unsent / 2);
         }
     }
 
-    /// Serves a client again that was left alone, if it may be served.
+    /// Serves a client's reads again, if it may have more memory.
     pub(super) fn reconsider(&mut self, id: ClientId) {
         if self.clients.get(id).is_some_and(Option::is_some) {
-            self.fair.resume(id);
+            self.fair.resume(Lane::new(id, Kind::Data));
             self.limit(id);
         }
     }
