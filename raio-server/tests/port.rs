@@ -169,9 +169,9 @@ fn a_peer_that_reads_nothing_holds_a_bounded_amount_of_memory() {
     server.file("large", 8 << 20);
     let mut greedy = Raw::connect(&server);
     let handle = greedy.open("/data/large", OpenFlags::READ);
-    let requests = 1000;
+    let requests = 100;
     for token in 0..requests {
-        let read = bytes_of(&Request::Read { handle, offset: token % 8 << 20, length: 1 << 20 });
+        let read = bytes_of(&Request::Read { handle, offset: (token % 8) << 20, length: 1 << 20 });
         greedy.send((&read, b"", 1 << 20), token).unwrap();
     }
     // Sends, and receives nothing.
@@ -184,7 +184,7 @@ fn a_peer_that_reads_nothing_holds_a_bounded_amount_of_memory() {
     }
     // The limit for one client, the operation that went over it, and what serves others.
     assert!(most <= (8 << 20) + (4 << 20), "{most} bytes for one client");
-    assert!(server.counters().requests_running > 900, "the rest waits");
+    assert!(server.counters().requests_running > 80, "the rest waits");
     // It wakes up, and gets all of its answers.
     let mut answered = 0;
     while answered < requests {
@@ -229,7 +229,7 @@ fn client() {
             queue.wait(1, None).unwrap();
             while queue.next().is_some() {}
         }
-        let offset = token % 32 << 18;
+        let offset = (token % 32) << 18;
         if token % 2 == 0 {
             queue.submit_read(offset, 1 << 18, token).unwrap();
         } else {

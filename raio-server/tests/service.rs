@@ -23,7 +23,7 @@ fn a_deep_queue_of_large_reads_leaves_a_small_client_its_turns() {
             let mut token = 0;
             while !stop.load(Ordering::Relaxed) {
                 while queue.room() > 0 {
-                    queue.submit_read(token % 8 << 20, 1 << 20, token).unwrap();
+                    queue.submit_read((token % 8) << 20, 1 << 20, token).unwrap();
                     token += 1;
                 }
                 queue.wait(1, None).unwrap();
@@ -68,7 +68,7 @@ fn a_stopping_server_answers_what_it_took_and_says_goodbye() {
         while let Some(completion) = queue.next() {
             match completion.result {
                 Ok(outcome) => {
-                    assert_eq!(outcome.bytes(), bytes.len() as u64 as usize as _);
+                    assert_eq!(outcome.bytes(), bytes.len());
                     done.push(completion.token);
                 }
                 Err(error) => {
@@ -128,7 +128,7 @@ fn the_memory_of_a_worker_is_a_limit_that_requests_wait_for() {
                     Queue::open(&server.uri("/data/large"), options.read(true).write(true), 16).unwrap();
                 for round in 0..4 {
                     for token in 0..16 {
-                        let offset = token % 4 << 20;
+                        let offset = (token % 4) << 20;
                         if token % 3 == 0 {
                             let block = bytes[offset as usize..][..1 << 20].to_vec();
                             queue.submit_write(offset, block, token).unwrap();
