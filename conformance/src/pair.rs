@@ -7,6 +7,7 @@ use libxio::{
 };
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A transport under test: where servers listen, and what contexts need to know of it.
@@ -45,6 +46,19 @@ impl Fabric {
             network: Some(network),
             ..Fabric::built_in("sim://server:0/")
         }
+    }
+
+    /// Shared memory, at a socket of its own in the folder for temporary files; the listener removes it.
+    #[must_use]
+    pub fn shm() -> Fabric {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let place = || {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("libxio-{}-{number}.sock", std::process::id()));
+            format!("shm://{}", path.display())
+        };
+        let listen_other = place().parse().expect("a path of this form makes a uri");
+        Fabric { listen_other, ..Fabric::built_in(&place()) }
     }
 
     /// Options of a context on it, without polling, so that contexts driven in turn don't wait for each other.

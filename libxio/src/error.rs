@@ -33,7 +33,7 @@ pub enum Error {
     #[error("stale {0} handle: it was closed, or belongs to another context")]
     StaleHandle(&'static str),
     /// The transport of a uri is not known here.
-    #[error("no transport {0:?} in this build; known are: tcp")]
+    #[error("no transport {0:?} in this build; known are: tcp, shm")]
     UnknownTransport(String),
 
     // ---- resources of this machine ----

@@ -67,6 +67,13 @@ impl Uri {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The same place with one more query parameter.
+    #[must_use]
+    pub fn with_query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The same place with another resource.
     #[must_use]
     pub fn with_resource(&self, resource: &str) -> Self {

@@ -132,6 +132,7 @@ fn hello() -> Hello {
 
 fn limits() -> FrameLimits {
     FrameLimits {
+        extension_bytes_max: 0,
         header_bytes_max: 4096,
         data_bytes_max: 1 << 20,
         immediate_bytes_max: 1 << 20,

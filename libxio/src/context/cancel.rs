@@ -144,7 +144,7 @@ impl Context {
         }
         if !entry.expired {
             self.events.push_back(Event::Response { connection, id, token, outcome: Err(error()) });
-        } else if let Landing::Place(memory) = entry.landing {
+        } else if let (Landing::Place(memory), true) = (entry.landing, entry.named) {
             self.events.push_back(Event::Released { connection, token, memory });
         }
     }

@@ -10,7 +10,8 @@ use super::session::{Beginning, Identity, Session};
 use crate::reactor::Key;
 use crate::transport::OutgoingFrame;
 use crate::wire::{
-    FEATURE_CRC, FrameHead, FrameKind, Hello, RejectReason, SessionId, VERSION, VERSION_MIN, Violation,
+    FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, Hello, RejectReason, SessionId, VERSION,
+    VERSION_MIN, Violation,
 };
 use crate::{Error, HeaderBytes, Result, Sgl, Uri};
 
@@ -33,7 +34,8 @@ impl Context {
         let hello = Hello {
             version_min: VERSION_MIN,
             version_max: VERSION,
-            features: if self.options.crc { FEATURE_CRC } else { 0 },
+            // Those of the link.
+            features: 0,
             loop_kind: self.options.loop_kind,
             session: SessionId::default(),
             session_key: [0; 16],
@@ -96,12 +98,13 @@ impl Context {
         hello.session = identity.map(|identity| identity.session).unwrap_or_default();
         hello.session_key = identity.map(|identity| identity.key).unwrap_or_default();
         uri.resource().clone_into(&mut hello.resource);
+        hello.features = if self.options.crc { FEATURE_CRC } else { 0 };
+        if link.shares_memory() {
+            hello.features |= FEATURE_PLACEMENT;
+        }
         hello.validate().map_err(|violation| Error::Protocol { peer: "this side".into(), violation })?;
-        link.send(OutgoingFrame {
-            head: FrameHead::new(FrameKind::Hello),
-            header: HeaderBytes::from_vec(hello.encode()),
-            data: Sgl::new(),
-        });
+        let hello_frame = FrameHead::new(FrameKind::Hello);
+        link.send(OutgoingFrame::new(hello_frame, HeaderBytes::from_vec(hello.encode()), Sgl::new()));
         let link = self.links.insert(LinkEntry::new(link, Role::Connection(key), self.now));
         state.link = link;
         self.touch_link(link);

@@ -16,8 +16,8 @@ use crate::session::{
 };
 use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
-    FEATURE_CRC, FrameFlags, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, Limits, LoopKind, Refusal,
-    RejectReason, Violation, Welcome,
+    EXTENSION_BYTES_MAX, FEATURE_CRC, FEATURE_PLACEMENT, FrameFlags, FrameHead, FrameKind, FrameLimits,
+    Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, Violation, Welcome,
 };
 use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::collections::VecDeque;
@@ -75,6 +75,8 @@ pub(crate) struct ConnectionState {
     /// The keepalive has run out once; the link is drained before the verdict.
     pub suspected: bool,
     pub crc: bool,
+    /// Frames may say where data lies in the client's memory.
+    pub placement: bool,
     /// Tell the application when no more than so many bytes wait to be sent.
     pub drain_mark: Option<usize>,
     /// Totals; the rest of the statistics is looked up when asked for.
@@ -162,6 +164,7 @@ impl ConnectionState {
             side,
             suspected: false,
             crc: false,
+            placement: false,
             drain_mark: None,
             counts: ConnectionStatistics::default(),
             redirects: 0,
@@ -189,6 +192,29 @@ impl ConnectionState {
             slots,
             own_slots,
             crc: self.crc,
+            extension_bytes_max: if self.placement { EXTENSION_BYTES_MAX } else { 0 },
+        }
+    }
+
+    /// Whether the peer was given memory of a request that has no answer yet.
+    pub(crate) fn has_lent(&mut self) -> bool {
+        self.requester.entries_mut().any(|(_, entry)| entry.landing_lent || entry.data_lent)
+    }
+
+    /// Takes lent memory out of the peer's reach, where the peer may still be at it.
+    pub(crate) fn take_back(&mut self) {
+        for (_, entry) in self.requester.entries_mut() {
+            let landing = match &entry.landing {
+                Landing::Place(list) if entry.landing_lent => Some(list),
+                _ => None,
+            };
+            let detached = entry.lent.detach().and_then(|()| landing.map_or(Ok(()), Sgl::detach));
+            if let Err(error) = detached {
+                // Better lost than written by somebody else.
+                tracing::error!(peer = self.peer, %error, "memory of a request is left to the peer");
+                std::mem::forget(std::mem::take(&mut entry.lent));
+                std::mem::forget(std::mem::take(&mut entry.landing));
+            }
         }
     }
 
@@ -290,6 +316,7 @@ impl ConnectionSink<'_> {
         let state = &mut *self.state;
         let (slots, peer_slots) = (limits.slots, limits.peer_slots);
         state.crc = state.crc && features & FEATURE_CRC != 0;
+        state.placement = features & FEATURE_PLACEMENT != 0;
         let frame_limits = state.establish(limits, peer_slots, slots);
         state.keepalive = ConnectionState::keepalive_for(loop_kind, self.keepalive_limit, self.now);
         if let Side::Client(own_session) = &state.side {
@@ -333,6 +360,9 @@ impl Sink for ConnectionSink<'_> {
                 if head.data_length > entry.room {
                     return Err(Violation::ResponseTooLong { length: head.data_length, room: entry.room });
                 }
+                if head.extension_length > 0 && !entry.landing_lent {
+                    return Err(Violation::BadPlacement("a response is placed where nothing was lent"));
+                }
                 match std::mem::take(&mut entry.landing) {
                     Landing::Place(mut list) => {
                         list.truncate(length);
@@ -365,11 +395,19 @@ impl Sink for ConnectionSink<'_> {
         }
     }
 
+    fn in_place(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        if self.state.phase != Phase::Open {
+            return Err(Violation::UnexpectedKind(head.kind as u8));
+        }
+        self.state.receiving.receive(u64::from(head.data_length))
+    }
+
     fn deliver(
         &mut self,
         head: &FrameHead,
         header: &[u8],
         data: Sgl,
+        landing: Sgl,
     ) -> Result<Option<FrameLimits>, Violation> {
         self.statistics.frames_received.add(1);
         if let Phase::Connecting { .. } = self.state.phase {
@@ -400,7 +438,7 @@ impl Sink for ConnectionSink<'_> {
         }
         self.acknowledged(head.acknowledged)?;
         match head.kind {
-            FrameKind::Request => self.request(head, header, data)?,
+            FrameKind::Request => self.request(head, header, data, landing)?,
             FrameKind::Response => self.response(head, header, data)?,
             FrameKind::OneWay => self.one_way(head, header, data)?,
             FrameKind::Receipt => {}

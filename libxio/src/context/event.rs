@@ -299,6 +299,8 @@ pub struct Request {
     pub(crate) id: RequestId,
     pub(crate) header: HeaderBytes,
     pub(crate) data: Sgl,
+    /// The peer's memory where the response's data is wanted; empty where it travels.
+    pub(crate) landing: Sgl,
     /// Length of `data` as it arrived: what the byte grant gets back.
     pub(crate) data_length: u32,
     pub(crate) room: u32,

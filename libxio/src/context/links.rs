@@ -6,7 +6,7 @@ use super::connection::{ConnectionSink, ConnectionState, NO_LINK, Phase};
 use super::event::Event;
 use super::serving::{HelloSink, Membership, ServerShared};
 use crate::reactor::{Key, Ticket, TicketKind};
-use crate::transport::{Flushed, Link, LinkError, Received, SentFrame, Sink};
+use crate::transport::{Armed, Flushed, Link, LinkError, Received, SentFrame, Sink};
 use crate::wire::{FrameHead, FrameLimits, Violation};
 use crate::{Error, Sgl};
 use std::sync::Arc;
@@ -18,6 +18,21 @@ const EVENTS_HIGH_WATER: usize = 4096;
 const HOT_LINKS_FREE: usize = 16;
 /// How long a link stays hot without bringing anything.
 const HOT_TIME: Duration = Duration::from_micros(200);
+
+/// How long a peer is waited for that may still be at memory which was lent to it, before the memory is taken from it.
+/// A peer that runs answers in a turn; the whole context stands still meanwhile.
+const RELEASE_TIME: Duration = Duration::from_millis(5);
+
+/// What a context about to sleep has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Awaited {
+    /// The ring wakes it.
+    Ring,
+    /// Something has to be polled: the sleep is a short one.
+    Time,
+    /// Something is there.
+    Nothing,
+}
 
 /// A link and how it is attended to.
 #[derive(Debug)]
@@ -75,7 +90,12 @@ impl Sink for DeafSink {
         head: &FrameHead,
         _header: &[u8],
         _data: Sgl,
+        _landing: Sgl,
     ) -> Result<Option<FrameLimits>, Violation> {
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
+
+    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation> {
         Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
@@ -144,7 +164,9 @@ impl Context {
                 if let Some(entry) = self.links.get_mut(key) {
                     entry.hot = false;
                 }
-                self.arm_link(key);
+                if self.arm_link(key) {
+                    self.heat_link(key);
+                }
             }
         }
         active
@@ -382,11 +404,21 @@ impl Context {
         self.lose(connection, reason);
     }
 
-    /// Puts a link's descriptor into the ring, for reading where something is expected, and for writing if it is blocked.
-    pub(super) fn arm_link(&mut self, key: Key) {
+    /// A link is polled every turn from now on.
+    fn heat_link(&mut self, key: Key) {
         let Some(entry) = self.links.get_mut(key) else { return };
-        let Some(ring) = &mut self.ring else { return };
-        let Some(fd) = entry.link.readiness() else { return };
+        if !entry.hot {
+            entry.hot = true;
+            self.hot.push(key);
+        }
+    }
+
+    /// Puts a link's descriptor into the ring, for reading where something is expected, and for writing if it is blocked.
+    /// True if there is something to do at once instead.
+    pub(super) fn arm_link(&mut self, key: Key) -> bool {
+        let Some(entry) = self.links.get_mut(key) else { return false };
+        let Some(ring) = &mut self.ring else { return false };
+        let Some(fd) = entry.link.readiness() else { return false };
         // What nobody takes must not wake us, again and again.
         let reads = match &entry.role {
             Role::Handshake { .. } => true,
@@ -395,46 +427,55 @@ impl Context {
                 self.connections.get(*connection).is_some_and(|state| is_read(state, entry.link.as_ref()))
             }
         };
-        let mut events = 0;
-        if reads {
-            events |= libc::POLLIN;
-        }
-        if entry.blocked {
-            events |= libc::POLLOUT;
-        }
+        let events = match entry.link.arm(reads, entry.blocked) {
+            Armed::Wait(events) => events,
+            Armed::Ready => return true,
+        };
         if let Some((stamp, armed)) = entry.armed {
             if armed == events {
-                return;
+                return false;
             }
             entry.armed = None;
             ring.cancel_poll(Ticket { kind: TicketKind::Link, stamp, index: key.index });
         }
         if events == 0 {
-            return;
+            return false;
         }
         let stamp = self.stamps.next();
         entry.armed = Some((stamp, events));
         ring.poll(fd, events, Ticket { kind: TicketKind::Link, stamp, index: key.index });
+        false
     }
 
-    /// Before sleeping: everything hot goes into the ring. Links that have to be polled stay. True if some do.
-    pub(super) fn arm_hot(&mut self) -> bool {
+    /// Before sleeping: everything hot goes into the ring, but for links that have to be polled, or have something to do
+    /// already.
+    pub(super) fn arm_hot(&mut self) -> Awaited {
         let mut at = 0;
+        let mut awaited = Awaited::Ring;
         while at < self.hot.len() {
             let key = self.hot[at];
             match self.links.get_mut(key) {
-                Some(entry) if entry.stalled || entry.link.readiness().is_none() => at += 1,
-                Some(entry) => {
-                    entry.hot = false;
+                Some(entry) if entry.stalled || entry.link.readiness().is_none() => {
+                    awaited = awaited.max(Awaited::Time);
+                    at += 1;
+                }
+                Some(_) => {
+                    if self.arm_link(key) {
+                        awaited = Awaited::Nothing;
+                        at += 1;
+                        continue;
+                    }
                     self.hot.swap_remove(at);
-                    self.arm_link(key);
+                    if let Some(entry) = self.links.get_mut(key) {
+                        entry.hot = false;
+                    }
                 }
                 None => {
                     self.hot.swap_remove(at);
                 }
             }
         }
-        !self.hot.is_empty()
+        awaited
     }
 
     /// Takes a link out of this context, whole.
@@ -448,6 +489,16 @@ impl Context {
     pub(super) fn drop_link(&mut self, key: Key) {
         if let Some(mut entry) = self.take_link(key) {
             entry.link.fence();
+        }
+    }
+
+    /// Ends a connection's link. What was lent to the peer is its owner's again when this returns: the peer has given it
+    /// back, is gone, or has lost its way to it.
+    fn fence_connection(&mut self, state: &mut ConnectionState) {
+        let Some(mut entry) = self.take_link(state.link) else { return };
+        entry.link.fence();
+        if state.has_lent() && !entry.link.is_released(RELEASE_TIME) {
+            state.take_back();
         }
     }
 
@@ -466,8 +517,8 @@ impl Context {
         self.statistics.protocol_violations.add(1);
         tracing::warn!(%reason, "closing a connection");
         // The link lives on for its farewell, without the connection; not where frames are queued, whose data goes
-        // back to its owner now.
-        if self.links.get(link).is_some_and(|entry| entry.link.unsent_bytes() == 0)
+        // back to its owner now, nor where the peer has memory of ours.
+        if self.links.get(link).is_some_and(|entry| entry.link.unsent_bytes() == 0 && !entry.link.lends())
             && let Some(state) = self.connections.get_mut(connection)
         {
             state.link = NO_LINK;
@@ -479,7 +530,7 @@ impl Context {
     /// Ends a connection: its link first, then its requests, then itself.
     pub(super) fn lose(&mut self, connection: Key, reason: Error) {
         let Some(mut state) = self.connections.remove(connection) else { return };
-        self.drop_link(state.link);
+        self.fence_connection(&mut state);
         self.statistics.connections_closed.add(1);
         self.statistics.connections.subtract(1);
         self.statistics.requests_running.subtract(u64::from(state.responder.running()));

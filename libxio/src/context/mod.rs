@@ -46,7 +46,7 @@ pub use session::SessionStatistics;
 pub use statistics::{ConnectionStatistics, Statistics, StatisticsSnapshot};
 
 use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
-use crate::transport::{OutgoingFrame, Tcp, Transport};
+use crate::transport::{OutgoingFrame, Shm, Tcp, Transport};
 use crate::{Error, Pool, Result};
 use connection::ConnectionState;
 use crossbeam_channel::Receiver;
@@ -172,7 +172,7 @@ impl Context {
         serving::check_limits(&options.limits)?;
         let ring =
             if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
-        let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp)];
+        let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp), Arc::new(Shm)];
         transports.extend(options.transports.iter().cloned());
         let waker = Waker::new()?;
         let (inbox, outbox) = inbox(&waker);

@@ -2,10 +2,13 @@
 
 use super::connection::ConnectionState;
 use super::event::Landing;
-use crate::transport::{OutgoingFrame, SentFrame};
-use crate::wire::{FrameFlags, FrameKind};
-use crate::{Error, HeaderBytes, Sgl};
+use crate::transport::{Lent, Link, OutgoingFrame, SentFrame};
+use crate::wire::{ExtensionBytes, FrameFlags, FrameKind};
+use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::time::Instant;
+
+/// Data of so many bytes is cheaper copied than found in place.
+const COPIED_BYTES_MAX: usize = 512;
 
 /// A request of this side (or a one-sided operation) that has no answer yet.
 #[derive(Debug)]
@@ -21,8 +24,15 @@ pub(crate) struct Outstanding {
     /// The landing memory is the application's own.
     pub named: bool,
     pub room: u32,
-    /// All of its frames are with the transport: nothing reads its data any more.
+    /// All of its frames are with the transport: nothing reads its data any more, but for what was lent.
     pub sent: bool,
+    /// Says to the peer where data and landing lie that it reaches in place.
+    pub extension: ExtensionBytes,
+    /// The peer reads the data in place, and writes the landing.
+    pub data_lent: bool,
+    pub landing_lent: bool,
+    /// The data that was lent, once the request is on its way.
+    pub lent: Sgl,
     /// Header and data while it waits for the byte grant.
     pub held: Option<(HeaderBytes, Sgl)>,
     /// Announced data that the peer has not asked for.
@@ -65,6 +75,10 @@ impl Outstanding {
             landing,
             room,
             sent: false,
+            extension: ExtensionBytes::new(),
+            data_lent: false,
+            landing_lent: false,
+            lent: Sgl::new(),
             held: None,
             announced: None,
             failure: None,
@@ -74,6 +88,35 @@ impl Outstanding {
             deadline: None,
             expired: false,
         }
+    }
+}
+
+impl Outstanding {
+    /// Lends the peer what it can reach of the request's data and landing. `immediate` is the most data that travels
+    /// without an announcement: where one is needed, the landing's turn does not come.
+    pub(crate) fn lend(&mut self, data: &Sgl, link: &mut dyn Link, pool: &Pool, immediate: u32) {
+        let wanted = match self.landing {
+            Landing::Pool(room) if room as usize > COPIED_BYTES_MAX => room,
+            _ => 0,
+        };
+        // The peer writes now, not when the response comes: the memory is taken now. Without any, the data travels.
+        if wanted > 0
+            && let Ok(list) = pool.take_list(wanted as usize)
+        {
+            self.landing = Landing::Place(list);
+        }
+        let landing = match &self.landing {
+            Landing::Place(list) => Some(list),
+            Landing::Pool(_) | Landing::None => None,
+        };
+        let mut lent = link.lend(data, landing);
+        if !lent.data && data.len() > immediate as usize {
+            lent = Lent::default();
+        }
+        if wanted > 0 && !lent.landing {
+            self.landing = Landing::Pool(wanted);
+        }
+        Lent { extension: self.extension, data: self.data_lent, landing: self.landing_lent } = lent;
     }
 }
 
@@ -147,19 +190,21 @@ impl ConnectionState {
 
     /// Whether data of this length waits at our side until the peer says where it lands.
     fn is_announced(&mut self, message: Waiting, length: usize) -> bool {
-        let one_sided = match message {
+        let stays = match message {
             Waiting::Request { slot } => {
-                self.requester.get_mut(slot).is_some_and(|entry| entry.kind != FrameKind::Request)
+                let entry = self.requester.get_mut(slot);
+                entry.is_some_and(|entry| entry.kind != FrameKind::Request || entry.data_lent)
             }
             Waiting::OneWay { .. } => false,
         };
-        !one_sided && length > self.theirs.immediate_bytes_max as usize
+        !stays && length > self.theirs.immediate_bytes_max as usize
     }
 
     /// The frame of a message that has its grant.
     fn message_frame(&mut self, message: Waiting, header: HeaderBytes, data: Sgl) -> Option<OutgoingFrame> {
         let announced = self.is_announced(message, data.len());
-        let mut frame = OutgoingFrame { head: self.frame(FrameKind::OneWay), header, data };
+        let mut frame = OutgoingFrame::new(self.frame(FrameKind::OneWay), header, data);
+        let crc = self.crc;
         let head = &mut frame.head;
         let (notify, keep) = match message {
             Waiting::Request { slot } => {
@@ -168,6 +213,15 @@ impl ConnectionState {
                 (head.slot, head.sequence) = (slot, entry.sequence);
                 if entry.kind == FrameKind::RemoteWrite {
                     head.room = 0;
+                }
+                frame.extension = std::mem::take(&mut entry.extension);
+                if entry.data_lent {
+                    entry.lent = std::mem::take(&mut frame.data);
+                    let sum = if crc { entry.lent.crc32c() } else { 0 };
+                    // Checked against the peer's limit, a u32.
+                    frame.in_place = Some((entry.lent.len() as u32, sum));
+                    // The sender hears of it with the response.
+                    return Some(frame);
                 }
                 (&mut entry.notify, &mut entry.announced)
             }

@@ -16,14 +16,20 @@ use crate::wire::{
 use crate::{Error, HeaderBytes, Sgl};
 
 impl ConnectionSink<'_> {
-    pub(super) fn request(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
+    pub(super) fn request(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        data: Sgl,
+        landing: Sgl,
+    ) -> Result<(), Violation> {
         self.statistics.requests_received.add(1);
         self.state.counts.requests_received += 1;
         let idempotent = head.flags.contains(FrameFlags::IDEMPOTENT);
         let (failed, header_again, data_again) =
             match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
                 Admission::Execute => {
-                    self.execute(head, header, data);
+                    self.execute(head, header, data, landing);
                     return Ok(());
                 }
                 Admission::Running => {
@@ -43,12 +49,12 @@ impl ConnectionSink<'_> {
             answer.flags = answer.flags.with(FrameFlags::FAILED);
             answer.room = reason;
         }
-        self.replies.push(OutgoingFrame { head: answer, header: header_again, data: data_again });
+        self.replies.push(OutgoingFrame::new(answer, header_again, data_again));
         Ok(())
     }
 
     /// A new request goes to the application.
-    fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl) {
+    fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl, landing: Sgl) {
         self.statistics.requests_running.add(1);
         let connection = self.state.handle;
         let id = RequestId { slot: head.slot, sequence: head.sequence };
@@ -64,6 +70,7 @@ impl ConnectionSink<'_> {
             id,
             header,
             data,
+            landing,
             data_length: head.data_length,
             room: head.room,
             wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
@@ -138,6 +145,7 @@ impl ConnectionSink<'_> {
                     id,
                     header,
                     data,
+                    landing: Sgl::new(),
                     data_length,
                     room,
                     wants_receipt,
@@ -189,8 +197,7 @@ impl ConnectionSink<'_> {
             }
             return Ok(());
         }
-        let mut frame =
-            OutgoingFrame { head: state.frame(FrameKind::Data), header: HeaderBytes::new(), data };
+        let mut frame = OutgoingFrame::new(state.frame(FrameKind::Data), HeaderBytes::new(), data);
         (frame.head.slot, frame.head.sequence) = (slot, sequence);
         if one_way {
             frame.head.flags = FrameFlags::ONE_WAY;
@@ -349,6 +356,9 @@ impl ConnectionSink<'_> {
         if let (Some(token), Some(announced)) = (entry.notify, entry.announced) {
             // Its data was never asked for.
             self.events.push_back(Event::Sent { connection, token, outcome: Ok(announced) });
+        } else if let (Some(token), true) = (entry.notify, entry.data_lent) {
+            // The peer has read it until now.
+            self.events.push_back(Event::Sent { connection, token, outcome: Ok(entry.lent) });
         }
         let mut data = data;
         if head.data_length == 0

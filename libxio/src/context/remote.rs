@@ -212,7 +212,7 @@ impl ConnectionSink<'_> {
                 (answer.flags, answer.room) = (FrameFlags::FAILED, reason);
             }
         }
-        self.replies.push(OutgoingFrame { head: answer, header: HeaderBytes::new(), data });
+        self.replies.push(OutgoingFrame::new(answer, HeaderBytes::new(), data));
         Ok(())
     }
 }

@@ -13,8 +13,8 @@ use super::turn::millis;
 use crate::reactor::Key;
 use crate::transport::{OutgoingFrame, SentFrame};
 use crate::wire::{
-    CANCEL_DONE, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT, FAILED_UNANSWERED,
-    FrameFlags, FrameKind, Goodbye, Limits,
+    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
+    FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
 };
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl};
 use std::time::Instant;
@@ -66,7 +66,16 @@ impl Context {
         options: &SendOptions,
     ) -> Result<RequestId> {
         let now = self.options.clock.is_virtual().then_some(self.now);
-        let (_, state) = self.open_connection(connection)?;
+        let (key, state) = self.open_connection(connection)?;
+        if state.placement && entry.kind == FrameKind::Request && state.requester.free_slots() > 0 {
+            let (link, immediate) = (state.link, state.theirs.immediate_bytes_max);
+            if let Some(link) = self.links.get_mut(link)
+                && link.link.lends()
+            {
+                entry.lend(&data, &mut *link.link, &self.pool, immediate);
+            }
+        }
+        let state = self.connections.get_mut(key).ok_or(STALE)?;
         entry.receipt_due = options.receipt;
         entry.notify = options.notify;
         if let Some(timeout) = options.timeout {
@@ -132,7 +141,7 @@ impl Context {
         response: OutgoingResponse<'_>,
         options: SendOptions,
     ) -> Result<()> {
-        let Request { connection, id, data, data_length, room, arrived, mut guard, .. } = request;
+        let Request { connection, id, data, landing, data_length, room, arrived, mut guard, .. } = request;
         guard.disarm();
         drop(data);
         self.statistics.service_time.record(self.now.saturating_duration_since(arrived));
@@ -144,7 +153,7 @@ impl Context {
             self.fail_request(key, id, data_length, why);
             return Err(error);
         }
-        let link = state.link;
+        let (link, crc) = (state.link, state.crc);
         let gather = |target: &mut [u8]| data.gather(0, target);
         if !state.responder.complete(id.slot, id.sequence, header, data.len(), gather) {
             return Err(Error::StaleHandle("request"));
@@ -162,8 +171,25 @@ impl Context {
         if let Some(result) = too_late {
             self.send_frame(link, result);
         }
-        self.send_frame(link, OutgoingFrame { head, header: HeaderBytes::from_slice(header), data });
+        let mut frame = OutgoingFrame::new(head, HeaderBytes::from_slice(header), data);
+        if !landing.is_empty() && !frame.data.is_empty() {
+            self.place_response(&mut frame, &landing, crc);
+        }
+        self.send_frame(link, frame);
         Ok(())
+    }
+
+    /// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
+    fn place_response(&mut self, frame: &mut OutgoingFrame, landing: &Sgl, crc: bool) {
+        let data = std::mem::take(&mut frame.data);
+        let sum = if crc { data.crc32c() } else { 0 };
+        if !data.is_start_of(landing) {
+            self.statistics.bytes_copied.add(landing.copy_from_list(&data) as u64);
+        }
+        self.statistics.bytes_in_place.add(data.len() as u64);
+        // At most the room, a u32.
+        frame.in_place = Some((data.len() as u32, sum));
+        frame.extension = ExtensionWriter::placed();
     }
 
     /// Tells the requester that there will be no answer.
@@ -211,12 +237,17 @@ impl Context {
     }
 
     /// A buffer for a response's data: the requester's own memory where the transport shares it, else from the pool.
+    /// Filled and given to [`Context::respond`] as the response's data, it is sent without a copy. Whatever writes it has
+    /// to have ended before the request is answered or dropped: afterwards the memory is the requester's again.
     ///
     /// # Errors
     /// As [`Pool::take`](crate::Pool::take); [`Error::NoRoom`] above what the requester can take.
     pub fn response_buffer(&mut self, request: &Request, length: usize) -> Result<Buffer> {
         if length > request.room as usize {
             return Err(Error::NoRoom { length: length as u64, room: u64::from(request.room) });
+        }
+        if let Some(buffer) = request.landing.pieces().first().and_then(|piece| piece.peer_part(length)) {
+            return Ok(buffer);
         }
         self.pool.take(length)
     }
@@ -334,7 +365,7 @@ impl Context {
         if let Some(entry) = self.links.get_mut(link) {
             entry.link.stop_receiving();
         }
-        self.send_frame(link, OutgoingFrame { head, header: HeaderBytes::from_vec(body), data: Sgl::new() });
+        self.send_frame(link, OutgoingFrame::new(head, HeaderBytes::from_vec(body), Sgl::new()));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::options::ServerOptions;
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
-    FEATURE_CRC, FEATURES, FrameHead, FrameKind, FrameLimits, GRANT_AHEAD_MAX, Goodbye, Hello,
+    FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, FrameLimits, GRANT_AHEAD_MAX, Goodbye, Hello,
     PRIVATE_DATA_BYTES_MAX, REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN,
     Violation, Welcome,
 };
@@ -166,12 +166,17 @@ impl Sink for HelloSink {
         head: &FrameHead,
         header: &[u8],
         _data: Sgl,
+        _landing: Sgl,
     ) -> std::result::Result<Option<FrameLimits>, Violation> {
         if head.kind != FrameKind::Hello || self.hello.is_some() {
             return Err(Violation::UnexpectedKind(head.kind as u8));
         }
         self.hello = Some(Hello::decode(header));
         Ok(None)
+    }
+
+    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation> {
+        Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
     fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {}
@@ -253,9 +258,10 @@ impl Context {
         let slots = hello.limits.slots.min(own.peer_slots);
         let own_slots = hello.limits.peer_slots.min(own.slots);
         let crc = offer_crc && hello.features & FEATURE_CRC != 0;
+        let placement = entry.link.shares_memory() && hello.features & FEATURE_PLACEMENT != 0;
         let welcome = Welcome {
             version: VERSION.min(hello.version_max),
-            features: if crc { FEATURES & FEATURE_CRC } else { 0 },
+            features: if crc { FEATURE_CRC } else { 0 } | if placement { FEATURE_PLACEMENT } else { 0 },
             loop_kind,
             incarnation: membership.shared.incarnation,
             session: membership.session,
@@ -264,13 +270,14 @@ impl Context {
             limits: crate::wire::Limits { slots, peer_slots: own_slots, ..own },
             private_data: options.private_data,
         };
-        entry.link.send(OutgoingFrame {
-            head: FrameHead::new(FrameKind::Welcome),
-            header: HeaderBytes::from_vec(welcome.encode()),
-            data: Sgl::new(),
-        });
+        entry.link.send(OutgoingFrame::new(
+            FrameHead::new(FrameKind::Welcome),
+            HeaderBytes::from_vec(welcome.encode()),
+            Sgl::new(),
+        ));
         let mut state = ConnectionState::new(link, Phase::Open, peer, own, Side::Server(membership), now);
         state.crc = crc;
+        state.placement = placement;
         state.keepalive = ConnectionState::keepalive_for(hello.loop_kind, keepalive, now);
         entry.link.set_limits(state.establish(hello.limits, slots, own_slots));
         let key = self.connections.insert(state);
@@ -368,11 +375,7 @@ impl Context {
         let Some(entry) = self.links.get_mut(link) else { return };
         entry.role = Role::Closing { deadline: self.now + FAREWELL_TIME };
         entry.link.stop_receiving();
-        entry.link.send(OutgoingFrame {
-            head: FrameHead::new(kind),
-            header: HeaderBytes::from_vec(body),
-            data: Sgl::new(),
-        });
+        entry.link.send(OutgoingFrame::new(FrameHead::new(kind), HeaderBytes::from_vec(body), Sgl::new()));
         self.touch_link(link);
     }
 

@@ -89,6 +89,10 @@ counters! {
     bytes_sent,
     /// Bytes taken from transports.
     bytes_received,
+    /// Bytes of data that did not travel: they lie where both sides reach them.
+    bytes_in_place,
+    /// Bytes of those that had to be copied there first.
+    bytes_copied,
     /// Transport sends (one per active link and turn).
     link_sends,
     /// Transport receives that brought something.

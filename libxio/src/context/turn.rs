@@ -6,7 +6,7 @@ use super::connection::Phase;
 use super::event::Event;
 use super::handle::Post;
 use super::handles::TimerId;
-use super::links::Role;
+use super::links::{Awaited, Role};
 use crate::reactor::{Ticket, TicketKind};
 use crate::session::KeepaliveAction;
 use crate::transport::OutgoingFrame;
@@ -281,10 +281,7 @@ impl Context {
                     KeepaliveAction::Wait(_) => {}
                     KeepaliveAction::Ping => {
                         let head = state.frame(FrameKind::Ping);
-                        self.send_frame(
-                            link,
-                            OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() },
-                        );
+                        self.send_frame(link, OutgoingFrame::new(head, HeaderBytes::new(), Sgl::new()));
                     }
                     // What has arrived is taken before the verdict: the link is polled in the coming turns, and the
                     // next sweep judges.
@@ -328,15 +325,15 @@ impl Context {
 
     /// Sleeps in the ring until something happens, with everything armed.
     fn sleep(&mut self, deadline: Option<Instant>) -> Result<()> {
-        let polled = self.arm_everything();
+        let awaited = self.arm_everything();
         self.waker.arm();
-        if self.has_posts() {
+        if awaited == Awaited::Nothing || self.has_posts() {
             self.waker.disarm();
             return Ok(());
         }
         let wake_at = self.next_deadline().into_iter().chain(deadline).min();
         let mut time = wake_at.map(|at| at.saturating_duration_since(self.options.clock.now()));
-        if polled {
+        if awaited == Awaited::Time {
             time = Some(time.map_or(POLL_INTERVAL, |time| time.min(POLL_INTERVAL)));
         }
         self.statistics.sleeps.add(1);
@@ -349,10 +346,13 @@ impl Context {
         outcome
     }
 
-    /// Puts into the ring whatever can wake us. True if some link has to be polled all the same.
-    fn arm_everything(&mut self) -> bool {
-        let polled = self.arm_hot() | self.servers.iter().any(|server| server.ready);
-        let Some(ring) = &mut self.ring else { return true };
+    /// Puts into the ring whatever can wake us.
+    fn arm_everything(&mut self) -> Awaited {
+        let mut awaited = self.arm_hot();
+        if self.servers.iter().any(|server| server.ready) {
+            awaited = awaited.max(Awaited::Time);
+        }
+        let Some(ring) = &mut self.ring else { return Awaited::Time };
         if self.waker_armed.is_none() {
             use std::os::fd::AsRawFd;
             let stamp = self.stamps.next();
@@ -360,14 +360,14 @@ impl Context {
             let doorbell = self.waker.doorbell().as_raw_fd();
             ring.poll(doorbell, libc::POLLIN, Ticket { kind: TicketKind::Wake, stamp, index: 0 });
         }
-        polled
+        awaited
     }
 
     /// Leaves the context so that its descriptor becomes readable when there is something to do.
     fn arm_for_outside(&mut self) -> Result<()> {
-        let polled = self.arm_everything();
+        let awaited = self.arm_everything();
         let mut wake_at = self.next_deadline();
-        if polled {
+        if awaited == Awaited::Time {
             let soon = self.now + POLL_INTERVAL;
             wake_at = Some(wake_at.map_or(soon, |at| at.min(soon)));
         }
@@ -384,7 +384,7 @@ impl Context {
             }
         }
         self.waker.arm();
-        if self.has_posts() {
+        if awaited == Awaited::Nothing || self.has_posts() {
             // Ring our own bell: the outer loop comes straight back.
             self.waker.wake();
         }

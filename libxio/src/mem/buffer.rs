@@ -1,10 +1,10 @@
 //! An owned piece of memory that moves into an operation and comes back with its completion.
 
-use super::{Region, pool::PoolShared};
+use super::{PAGE_BYTES, PeerMemory, Region, pool::PoolShared};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-/// Memory for one piece of a message: from a pool, a region, the heap, a static, or the caller's own.
+/// Memory for one piece of a message: from a pool, a region, the heap, a static, a peer, or the caller's own.
 ///
 /// Moving a buffer moves the right to its bytes, so neither side needs a lock. Dropping a pool buffer gives it back
 /// from any thread.
@@ -22,9 +22,13 @@ enum Owner {
         class: u8,
         index: u32,
     },
-    /// A part of a region, perhaps one of several over the same bytes. Held for its drop.
+    /// A part of a region, perhaps one of several over the same bytes.
     Region {
-        _region: Region,
+        region: Region,
+    },
+    /// A part of a peer's memory, which is touched with care.
+    Peer {
+        memory: Arc<PeerMemory>,
     },
     /// Held for its drop; `pointer` points into it.
     Heap {
@@ -40,6 +44,7 @@ impl std::fmt::Debug for Buffer {
         let owner = match self.owner {
             Owner::Pool { .. } => "pool",
             Owner::Region { .. } => "region",
+            Owner::Peer { .. } => "peer",
             Owner::Heap { .. } => "heap",
             Owner::Static => "static",
             Owner::Foreign => "foreign",
@@ -54,7 +59,11 @@ unsafe impl Send for Buffer {}
 
 impl Buffer {
     pub(super) fn in_region(pointer: NonNull<u8>, length: usize, region: Region) -> Buffer {
-        Buffer { pointer, length, owner: Owner::Region { _region: region } }
+        Buffer { pointer, length, owner: Owner::Region { region } }
+    }
+
+    pub(super) fn in_peer(pointer: NonNull<u8>, length: usize, memory: Arc<PeerMemory>) -> Buffer {
+        Buffer { pointer, length, owner: Owner::Peer { memory } }
     }
 
     pub(super) fn in_pool(
@@ -132,9 +141,9 @@ impl Buffer {
         );
         // SAFETY: the range was checked; `target` is a unique reference, so it can't overlap memory that only this
         // buffer (or a raw-pointer owner) reaches.
-        unsafe {
+        self.touch(|| unsafe {
             std::ptr::copy(self.pointer.as_ptr().add(offset), target.as_mut_ptr(), target.len());
-        }
+        });
     }
 
     /// Copies `source` into the buffer at `offset`.
@@ -149,17 +158,75 @@ impl Buffer {
         assert!(!matches!(self.owner, Owner::Static), "a static buffer is read-only");
         // SAFETY: the range was checked and is writable (not static); slices of the bytes borrow the buffer, which is
         // borrowed uniquely here, so none exists.
-        unsafe {
+        self.touch(|| unsafe {
             std::ptr::copy(source.as_ptr(), self.pointer.as_ptr().add(offset), source.len());
+        });
+    }
+
+    /// Copies the first `length` bytes of another buffer into this one at `offset`.
+    ///
+    /// # Panics
+    /// When a range leaves its buffer, or the buffer is a static one.
+    pub(crate) fn copy_from_buffer(&self, offset: usize, source: &Buffer, start: usize, length: usize) {
+        let fits =
+            |buffer: &Buffer, at: usize| at.checked_add(length).is_some_and(|end| end <= buffer.length);
+        assert!(fits(self, offset) && fits(source, start), "range leaves the buffer");
+        assert!(!matches!(self.owner, Owner::Static), "a static buffer is read-only");
+        self.touch(|| {
+            // SAFETY: both ranges were checked; `copy` allows them to overlap, and nobody holds a reference to the bytes
+            // of a buffer that its owner gave away for the copy.
+            source.touch(|| unsafe {
+                std::ptr::copy(source.pointer.as_ptr().add(start), self.pointer.as_ptr().add(offset), length);
+            });
+        });
+    }
+
+    /// Runs an access to the bytes; a peer may take its memory away meanwhile, of which [`PeerMemory`] takes note.
+    fn touch(&self, access: impl FnOnce()) {
+        match &self.owner {
+            Owner::Peer { memory } => {
+                // What vanished shows at the link, which looks before it trusts anything of this peer again.
+                let _ = memory.touch(access);
+            }
+            _ => access(),
         }
     }
 
+    /// Another buffer over the first `length` bytes of a peer's memory; `None` for other memory, or less of it.
+    pub(crate) fn peer_part(&self, length: usize) -> Option<Buffer> {
+        match &self.owner {
+            Owner::Peer { memory } if length <= self.length => {
+                Some(Buffer::in_peer(self.pointer, length, Arc::clone(memory)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where a peer on the same host finds these bytes: the region that they lie in, and their offset. Only for bytes
+    /// whose pages are nobody else's, so that the pages can be taken from the peer without touching other bytes.
+    pub(crate) fn place_in_region(&self) -> Option<(&Region, usize)> {
+        let region = match &self.owner {
+            Owner::Pool { pool, class, index } => pool.region_of(*class, *index)?,
+            Owner::Region { region } => region,
+            _ => return None,
+        };
+        // The buffer was cut from this region, so its address is not below the region's.
+        let offset = self.pointer.as_ptr() as usize - region.as_ptr() as usize;
+        let end = offset + self.length;
+        let whole_pages = offset.is_multiple_of(PAGE_BYTES)
+            && (end.is_multiple_of(PAGE_BYTES)
+                || end == region.len()
+                || matches!(self.owner, Owner::Pool { .. }));
+        whole_pages.then_some((region, offset))
+    }
+
     /// The bytes, where nobody else can write them: pool, heap and static buffers. `None` for region and foreign
-    /// memory, which a peer or the application may be writing.
+    /// memory, which a peer or the application may be writing. (Of a pool whose memory is shared with a server on the
+    /// same host, the server keeps its hands off what is not part of a request: it is trusted with that.)
     #[must_use]
     pub fn try_as_slice(&self) -> Option<&[u8]> {
         match self.owner {
-            Owner::Region { .. } | Owner::Foreign => None,
+            Owner::Region { .. } | Owner::Peer { .. } | Owner::Foreign => None,
             Owner::Pool { .. } | Owner::Heap { .. } | Owner::Static => {
                 // SAFETY: these owners hold `length` initialised bytes (mappings start zeroed, boxes filled) that are
                 // reached through this buffer alone, and the borrow of `self` covers the slice.
@@ -172,7 +239,7 @@ impl Buffer {
     #[must_use]
     pub fn try_as_mut_slice(&mut self) -> Option<&mut [u8]> {
         match self.owner {
-            Owner::Region { .. } | Owner::Foreign | Owner::Static => None,
+            Owner::Region { .. } | Owner::Peer { .. } | Owner::Foreign | Owner::Static => None,
             Owner::Pool { .. } | Owner::Heap { .. } => {
                 // SAFETY: these owners hold `length` initialised bytes (mappings start zeroed, boxes filled) that are
                 // reached through this buffer alone, and the borrow of `self` covers the slice.

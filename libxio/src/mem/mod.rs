@@ -6,12 +6,16 @@
 //! it. [`Buffer::try_as_slice`] gives the slice where nobody else can touch the bytes.
 
 mod buffer;
+mod guard;
+mod peer;
 mod pool;
 mod region;
 mod sgl;
 
 pub use buffer::{Buffer, zeros};
+pub(crate) use peer::{PeerHold, PeerMemory};
 pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};
 pub use region::Region;
+pub(crate) use region::{PAGE_BYTES, WeakRegion};
 pub(crate) use sgl::{IoVec, RawEntries};
 pub use sgl::{SGL_PIECES_MAX, Sgl};

@@ -5,7 +5,7 @@
 //! mistaking a reused head for the one that it read (the ABA problem). Growing maps a new chunk under a lock, which
 //! happens a bounded number of times in the life of a pool.
 
-use super::{Buffer, Region};
+use super::{Buffer, PAGE_BYTES, Region};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,7 +29,7 @@ pub struct PoolOptions {
     /// Most bytes in use at a time, counted in whole buffers. Memory kept for reuse is never given back before the
     /// pool is dropped, and each size class may keep as much.
     pub bytes_max: usize,
-    /// Take huge pages if the system has some free.
+    /// Ask for huge pages; plain ones where the system gives none.
     pub huge_pages: bool,
 }
 
@@ -174,6 +174,13 @@ impl Pool {
 }
 
 impl PoolShared {
+    /// The region of a buffer that is out, if the buffer's pages are its own.
+    pub(super) fn region_of(&self, class: u8, index: u32) -> Option<&Region> {
+        let (size, per_chunk) = CLASSES[usize::from(class)];
+        let chunk = self.classes[usize::from(class)].chunk(index as usize / per_chunk);
+        size.is_multiple_of(PAGE_BYTES).then_some(&chunk.region)
+    }
+
     pub(super) fn give_back(&self, class: u8, index: u32) {
         let (size, per_chunk) = CLASSES[usize::from(class)];
         self.classes[usize::from(class)].push(index, per_chunk);

@@ -43,6 +43,26 @@ impl<'a> IoVec<'a> {
         self.raw.iov_len
     }
 
+    /// Copies `length` bytes from `offset` to raw memory.
+    ///
+    /// # Safety
+    /// The range is inside the entry, and `target` valid for writes of it.
+    pub(crate) unsafe fn copy_to_raw(&self, offset: usize, target: *mut u8, length: usize) {
+        debug_assert!(offset + length <= self.len());
+        // SAFETY: promised by the caller; the entry's memory lives as long as the list that it borrows.
+        unsafe { std::ptr::copy(self.raw.iov_base.cast::<u8>().add(offset), target, length) };
+    }
+
+    /// Copies `length` bytes from raw memory to `offset`.
+    ///
+    /// # Safety
+    /// The range is inside the entry, whose memory may be written, and `source` valid for reads of it.
+    pub(crate) unsafe fn copy_from_raw(&mut self, offset: usize, source: *const u8, length: usize) {
+        debug_assert!(offset + length <= self.len());
+        // SAFETY: promised by the caller; the entry's memory lives as long as the list that it borrows.
+        unsafe { std::ptr::copy(source, self.raw.iov_base.cast::<u8>().add(offset), length) };
+    }
+
     /// A copy of the first `length` bytes (at most all), for simulated sockets.
     pub(crate) fn copy_out(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length.min(self.len())];
@@ -137,6 +157,44 @@ impl Sgl {
             piece.copy_from(start, now);
             source = later;
         }
+    }
+
+    /// Puts fresh pages with the same content where the pieces lie in regions ([`Region::detach`](super::Region)).
+    ///
+    /// # Errors
+    /// The system has no memory for them.
+    pub(crate) fn detach(&self) -> Result<()> {
+        for piece in &self.pieces {
+            if let Some((region, offset)) = piece.place_in_region() {
+                region.detach(offset, piece.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies as much of `source` as this list holds to its start; returns how many bytes that is.
+    pub(crate) fn copy_from_list(&self, source: &Sgl) -> usize {
+        let mut done = 0;
+        for piece in &source.pieces {
+            let mut start = 0;
+            let length = piece.len().min(self.length - done);
+            self.walk(done, length, |target, offset, part| {
+                target.copy_from_buffer(offset, piece, start, part);
+                start += part;
+            });
+            done += length;
+        }
+        done
+    }
+
+    /// Whether this list's bytes are, byte for byte, the memory at the start of `other`.
+    pub(crate) fn is_start_of(&self, other: &Sgl) -> bool {
+        let last = self.pieces.len().saturating_sub(1);
+        self.pieces.len() <= other.pieces.len()
+            && self.pieces.iter().zip(&other.pieces).enumerate().all(|(at, (piece, other))| {
+                let fits = if at == last { piece.len() <= other.len() } else { piece.len() == other.len() };
+                fits && piece.as_ptr() == other.as_ptr()
+            })
     }
 
     /// Copies bytes from `offset` of the list until `target` is full.

@@ -108,6 +108,7 @@ impl World<'_> {
         let window = 1 + random.up_to(100) as u64;
         let replay_bytes_max = HEADER_BYTES + random.up_to(20);
         let limits = FrameLimits {
+            extension_bytes_max: 0,
             header_bytes_max: HEADER_BYTES as u32,
             data_bytes_max: random.up_to(window as usize) as u32,
             immediate_bytes_max: u32::MAX,

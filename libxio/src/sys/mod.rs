@@ -71,6 +71,23 @@ fn message_header(pieces: &[IoVec<'_>]) -> libc::msghdr {
     message
 }
 
+/// Who made the other end of a Unix socket: user, group and process (0 where our namespace does not show it).
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to the struct, any bytes of which are valid.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if outcome == 0 { Ok(credentials) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Random bytes of the kernel, for session identities and keys.
 pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];

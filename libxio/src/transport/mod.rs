@@ -5,19 +5,22 @@
 //! frames in order, and never blocks. Faults, capture and throttling are links (or sockets) around others.
 
 mod clock;
+mod shm;
 mod sim;
 mod stream;
 mod tcp;
 
 pub use clock::{Clock, VirtualClock};
+pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork};
 pub(crate) use stream::{ByteSocket, Stream};
 pub(crate) use tcp::Tcp;
 
-use crate::wire::{FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
+use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
 use crate::{Access, Buffer, HeaderBytes, Result, Sgl, Uri};
 use std::fmt::Debug;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// A kind of link.
 pub trait Transport: Send + Sync + Debug {
@@ -85,6 +88,37 @@ pub trait Link: Send + Debug {
     /// connecting. `None`: the link has to be polled.
     fn readiness(&self) -> Option<RawFd>;
 
+    /// The context is about to wait on the descriptor, for something to receive if it `reads`, and for room if the last
+    /// flush was `blocked`: says what to wait for, or that something came meanwhile.
+    fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        Armed::for_descriptor(reads, blocked)
+    }
+
+    /// Whether the two ends share memory, so that frames may say where data lies
+    /// ([`FEATURE_PLACEMENT`](crate::wire::FEATURE_PLACEMENT)).
+    fn shares_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether this end lets the peer reach its memory.
+    fn lends(&self) -> bool {
+        false
+    }
+
+    /// Lets the peer reach a request's data, and the memory where its response shall land, in place. What was lent has
+    /// to stay as it is until the response has come, or the link is fenced and [`Link::is_released`].
+    fn lend(&mut self, data: &Sgl, landing: Option<&Sgl>) -> Lent {
+        let _ = (data, landing);
+        Lent::default()
+    }
+
+    /// After [`Link::fence`]: whether the peer can't touch any more what was lent to it. Waits for the peer's word at
+    /// most so long; without it, the memory has to be taken away from the peer.
+    fn is_released(&mut self, wait: Duration) -> bool {
+        let _ = wait;
+        true
+    }
+
     /// Bytes queued and not yet with the transport.
     fn unsent_bytes(&self) -> usize;
 
@@ -118,7 +152,7 @@ pub trait Link: Send + Debug {
         None
     }
 
-    /// Ends the link: when this returns, no memory that was handed to it is touched any more.
+    /// Ends the link: when this returns, no memory that was handed to it is touched any more, but for what was lent.
     fn fence(&mut self);
 }
 
@@ -136,8 +170,15 @@ pub trait Sink {
         first: bool,
     ) -> std::result::Result<Place, Violation>;
 
-    /// A whole frame has arrived; `data` is what `place` gave, filled, or empty. New limits are in force from the next
-    /// frame on.
+    /// A request's data lies in the peer's memory and needs no place here. `place` is not called for it.
+    ///
+    /// # Errors
+    /// The frame breaks a rule; the link must be given up.
+    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation>;
+
+    /// A whole frame has arrived; `data` is what `place` gave, filled, or empty, or is in the peer's memory. `landing` is
+    /// the peer's memory where the response's data is wanted; empty where it shall travel. New limits are in force from
+    /// the next frame on.
     ///
     /// # Errors
     /// The frame breaks a rule; the link must be given up.
@@ -146,6 +187,7 @@ pub trait Sink {
         head: &FrameHead,
         header: &[u8],
         data: Sgl,
+        landing: Sgl,
     ) -> std::result::Result<Option<FrameLimits>, Violation>;
 
     /// The last byte of a frame is with the transport, which does not touch its data any more.
@@ -217,13 +259,51 @@ pub struct OutgoingFrame {
     pub header: HeaderBytes,
     /// The data; dropped when it is with the transport.
     pub data: Sgl,
+    /// Where data lies that does not travel; mostly empty.
+    pub extension: ExtensionBytes,
+    /// Length and checksum (0 where none is in force) of data that does not travel; `data` is empty then.
+    pub in_place: Option<(u32, u32)>,
 }
 
 impl OutgoingFrame {
+    /// A frame whose data travels with it.
+    #[must_use]
+    pub fn new(head: FrameHead, header: HeaderBytes, data: Sgl) -> OutgoingFrame {
+        OutgoingFrame { head, header, data, extension: ExtensionBytes::new(), in_place: None }
+    }
+
     /// A head alone.
     #[must_use]
     pub fn bare(head: FrameHead) -> OutgoingFrame {
-        OutgoingFrame { head, header: HeaderBytes::new(), data: Sgl::new() }
+        OutgoingFrame::new(head, HeaderBytes::new(), Sgl::new())
+    }
+}
+
+/// What a link has lent to the peer for one request.
+#[derive(Debug, Default)]
+pub struct Lent {
+    /// Says where it lies.
+    pub extension: ExtensionBytes,
+    /// The request's data is in it: it must not travel.
+    pub data: bool,
+    /// The landing is in it.
+    pub landing: bool,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Armed {
+    /// These `poll(2)` events of the descriptor; 0 is none.
+    Wait(i16),
+    /// Nothing: there is something to do.
+    Ready,
+}
+
+impl Armed {
+    /// A descriptor that is readable when something has come, and writable when there is room.
+    fn for_descriptor(reads: bool, blocked: bool) -> Armed {
+        let readable = if reads { libc::POLLIN } else { 0 };
+        Armed::Wait(readable | if blocked { libc::POLLOUT } else { 0 })
     }
 }
 

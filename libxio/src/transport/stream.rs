@@ -5,16 +5,20 @@
 //! parsed in place; the rest of a payload is received straight to where it lands, with the scratch memory behind it
 //! for the frames that follow.
 
-use super::{Flushed, Link, LinkError, OutgoingFrame, Place, Received, SentFrame, Sink};
-use crate::HeaderBytes;
+use super::{Armed, Flushed, Lent, Link, LinkError, OutgoingFrame, Place, Received, SentFrame, Sink};
 use crate::mem::{IoVec, Sgl};
 use crate::sys::IO_VECS_MAX;
-use crate::wire::{FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits, Violation};
+use crate::wire::{
+    Extension, ExtensionWriter, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits, PlacedPiece,
+    Violation,
+};
+use crate::{Buffer, HeaderBytes};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// A non-blocking ordered stream of bytes.
 pub(crate) trait ByteSocket: Send + Debug {
@@ -26,6 +30,34 @@ pub(crate) trait ByteSocket: Send + Debug {
     fn readiness(&self) -> Option<RawFd>;
     /// Ends both directions at once.
     fn shutdown(&mut self);
+
+    /// As [`Link::arm`].
+    fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        Armed::for_descriptor(reads, blocked)
+    }
+    /// As [`Link::shares_memory`].
+    fn shares_memory(&self) -> bool {
+        false
+    }
+    /// As [`Link::lends`].
+    fn lends(&self) -> bool {
+        false
+    }
+    /// Where the peer finds this memory in place; `None` where it can't reach it.
+    fn lend(&mut self, buffer: &Buffer) -> Option<PlacedPiece> {
+        let _ = buffer;
+        None
+    }
+    /// The peer's memory at this place.
+    fn borrow(&mut self, piece: PlacedPiece) -> Result<Buffer, Violation> {
+        let _ = piece;
+        Err(Violation::BadPlacement("this link shares no memory"))
+    }
+    /// As [`Link::is_released`].
+    fn is_released(&mut self, wait: Duration) -> bool {
+        let _ = wait;
+        true
+    }
 }
 
 /// Most bytes handed to the socket in one send: keeps one link's turn short beside others.
@@ -77,9 +109,17 @@ enum Receiving {
     /// At the start of a frame.
     Head,
     /// The head is known, its data has no place yet.
-    Stalled { head: FrameHead, header: HeaderBytes },
+    Stalled { head: FrameHead, header: HeaderBytes, landing: Sgl },
     /// Data is landing; `into` is `None` where it is discarded.
-    Data { head: FrameHead, header: HeaderBytes, into: Option<Sgl>, padding_left: usize, done: usize },
+    Data {
+        head: FrameHead,
+        header: HeaderBytes,
+        /// The peer's memory for the response.
+        landing: Sgl,
+        into: Option<Sgl>,
+        padding_left: usize,
+        done: usize,
+    },
 }
 
 impl<S: ByteSocket> Stream<S> {
@@ -135,8 +175,9 @@ impl<S: ByteSocket> Stream<S> {
                         break;
                     };
                     let head = FrameHead::decode(head_bytes, &self.limits)?;
-                    // Checked by `decode` against a limit far below usize.
-                    let header_length = head.header_length as usize;
+                    // Checked by `decode` against limits far below usize.
+                    let extension_length = usize::from(head.extension_length);
+                    let header_length = extension_length + head.header_length as usize;
                     if rest.len() < header_length {
                         break;
                     }
@@ -145,16 +186,24 @@ impl<S: ByteSocket> Stream<S> {
                         FrameHead::verify(head_bytes, header)?;
                     }
                     bytes = rest;
+                    let (extension, header) = header.split_at(extension_length);
+                    let mut landing = Sgl::new();
+                    if extension_length > 0
+                        && self.take_in_place(&head, extension, header, &mut landing, sink)?
+                    {
+                        *frames += 1;
+                        continue;
+                    }
                     if head.data_in_frame() == 0 {
                         *frames += 1;
                         if self.discarding {
                             continue;
                         }
-                        if let Some(limits) = sink.deliver(&head, header, Sgl::new())? {
+                        if let Some(limits) = sink.deliver(&head, header, Sgl::new(), landing)? {
                             self.limits = limits;
                         }
                     } else {
-                        self.begin_data(head, HeaderBytes::from_slice(header), true, sink)?;
+                        self.begin_data(head, HeaderBytes::from_slice(header), landing, true, sink)?;
                     }
                 }
                 Receiving::Stalled { .. } => break,
@@ -180,11 +229,78 @@ impl<S: ByteSocket> Stream<S> {
         Ok(())
     }
 
+    /// A frame with an extension: finds the landing, and takes the frame whole if its data is in place.
+    fn take_in_place(
+        &mut self,
+        head: &FrameHead,
+        extension: &[u8],
+        header: &[u8],
+        landing: &mut Sgl,
+        sink: &mut dyn Sink,
+    ) -> Result<bool, LinkError> {
+        let extension = Extension::decode(head.kind, extension)?;
+        let wrong = |why| Err(LinkError::Violation(Violation::BadPlacement(why)));
+        if head.flags.contains(FrameFlags::ANNOUNCED) {
+            return wrong("data that is only announced has no place, nor has its answer");
+        }
+        let has_data = extension.has_data(head.kind);
+        let limit = self.limits.immediate_bytes_max;
+        if !has_data && head.data_length > limit {
+            return Err(Violation::NotAnnounced { length: head.data_length, limit }.into());
+        }
+        if has_data && (head.data_length == 0 || head.data_padding != 0) {
+            return wrong("data in place has a length and no padding");
+        }
+        if self.discarding {
+            return Ok(has_data);
+        }
+        *landing = self.borrow(extension.landing())?;
+        if !landing.is_empty() && landing.len() != head.room as usize {
+            return wrong("the landing is not as long as the room");
+        }
+        if !has_data {
+            return Ok(false);
+        }
+        let data = if head.kind == FrameKind::Request {
+            let data = self.borrow(extension.data())?;
+            if data.len() != head.data_length as usize {
+                return wrong("the pieces are not as long as the data");
+            }
+            sink.in_place(head)?;
+            Some(data)
+        } else {
+            match sink.place(head, header, true)? {
+                Place::Into(list) => Some(list),
+                Place::Discard => None,
+                Place::Later => return wrong("there was no landing for this response"),
+            }
+        };
+        if self.limits.crc && data.as_ref().is_some_and(|list| list.crc32c() != head.data_crc) {
+            return Err(Violation::DataChecksum.into());
+        }
+        let landing = std::mem::take(landing);
+        if let Some(limits) = sink.deliver(head, header, data.unwrap_or_default(), landing)? {
+            self.limits = limits;
+        }
+        Ok(true)
+    }
+
+    /// The peer's memory at these places.
+    fn borrow(&mut self, pieces: impl Iterator<Item = PlacedPiece>) -> Result<Sgl, LinkError> {
+        let mut list = Sgl::new();
+        for piece in pieces {
+            list.push(self.socket.borrow(piece)?)
+                .map_err(|_| Violation::BadPlacement("its pieces are longer than any message"))?;
+        }
+        Ok(list)
+    }
+
     /// Asks where the data of a frame lands.
     fn begin_data(
         &mut self,
         head: FrameHead,
         header: HeaderBytes,
+        landing: Sgl,
         first: bool,
         sink: &mut dyn Sink,
     ) -> Result<(), LinkError> {
@@ -196,18 +312,19 @@ impl<S: ByteSocket> Stream<S> {
             }
             Place::Discard => None,
             Place::Later => {
-                self.state = Receiving::Stalled { head, header };
+                self.state = Receiving::Stalled { head, header, landing };
                 return Ok(());
             }
         };
         let padding_left = usize::from(head.data_padding);
-        self.state = Receiving::Data { head, header, into, padding_left, done: 0 };
+        self.state = Receiving::Data { head, header, landing, into, padding_left, done: 0 };
         Ok(())
     }
 
     /// All data of a frame has arrived.
     fn end_data(&mut self, sink: &mut dyn Sink) -> Result<(), LinkError> {
-        let Receiving::Data { head, header, into, .. } = std::mem::replace(&mut self.state, Receiving::Head)
+        let Receiving::Data { head, header, landing, into, .. } =
+            std::mem::replace(&mut self.state, Receiving::Head)
         else {
             return Ok(());
         };
@@ -217,7 +334,7 @@ impl<S: ByteSocket> Stream<S> {
         if self.limits.crc && into.as_ref().is_some_and(|list| list.crc32c() != head.data_crc) {
             return Err(Violation::DataChecksum.into());
         }
-        if let Some(limits) = sink.deliver(&head, &header, into.unwrap_or_default())? {
+        if let Some(limits) = sink.deliver(&head, &header, into.unwrap_or_default(), landing)? {
             self.limits = limits;
         }
         Ok(())
@@ -226,7 +343,9 @@ impl<S: ByteSocket> Stream<S> {
     /// Tries again to find a place for the data of a stalled frame.
     fn retry_stalled(&mut self, sink: &mut dyn Sink, frames: &mut usize) -> Result<bool, LinkError> {
         match std::mem::replace(&mut self.state, Receiving::Head) {
-            Receiving::Stalled { head, header } => self.begin_data(head, header, false, sink)?,
+            Receiving::Stalled { head, header, landing } => {
+                self.begin_data(head, header, landing, false, sink)?;
+            }
             other => {
                 self.state = other;
                 return Ok(true);
@@ -238,6 +357,14 @@ impl<S: ByteSocket> Stream<S> {
         let stash = std::mem::take(&mut self.stash);
         self.parse(&stash, sink, frames)?;
         Ok(!matches!(self.state, Receiving::Stalled { .. }))
+    }
+}
+
+/// What a failed socket call says. A socket that reads shared memory may find a broken rule.
+fn link_error(cause: &io::Error) -> LinkError {
+    match cause.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+        Some(violation) => LinkError::Violation(*violation),
+        None => LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO)),
     }
 }
 
@@ -258,21 +385,30 @@ impl<S: ByteSocket> Link for Stream<S> {
         if self.fenced {
             return;
         }
-        let OutgoingFrame { mut head, header, data } = frame;
-        // Headers and data were checked against the peer's limits, which are u32.
+        let OutgoingFrame { mut head, header, data, extension, in_place } = frame;
+        // Headers and data were checked against the peer's limits, which are u32; an extension is far below u16.
         head.header_length = header.len() as u32;
-        if !head.flags.contains(FrameFlags::ANNOUNCED) {
-            head.data_length = data.len() as u32;
-        }
+        head.extension_length = extension.len() as u16;
         let crc = self.limits.crc || has_checksum_always(head.kind);
-        if self.limits.crc && !data.is_empty() {
-            head.data_crc = data.crc32c();
+        if let Some((length, data_crc)) = in_place {
+            debug_assert!(data.is_empty());
+            (head.data_length, head.data_crc) = (length, data_crc);
+        } else if !head.flags.contains(FrameFlags::ANNOUNCED) {
+            head.data_length = data.len() as u32;
+            if self.limits.crc && !data.is_empty() {
+                head.data_crc = data.crc32c();
+            }
         }
-        self.staging.extend_from_slice(&head.encode(&header, crc));
+        // The head's checksum covers what follows it, so that is laid out first.
+        let start = self.staging.len();
+        self.staging.resize(start + FRAME_HEAD_BYTES, 0);
+        self.staging.extend_from_slice(&extension);
         self.staging.extend_from_slice(&header);
+        let (place, follows) = self.staging[start..].split_at_mut(FRAME_HEAD_BYTES);
+        place.copy_from_slice(&head.encode(follows, crc));
         let padding = usize::from(head.data_padding);
         self.staging.resize(self.staging.len() + padding, 0);
-        let staged = FRAME_HEAD_BYTES + header.len() + padding;
+        let staged = self.staging.len() - start;
         self.unsent += staged + data.len();
         let name = SentFrame::from(&head);
         self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent: 0, name });
@@ -318,7 +454,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             Err(cause) => match cause.kind() {
                 io::ErrorKind::WouldBlock => Ok(Flushed { bytes: 0, blocked: true }),
                 io::ErrorKind::Interrupted => Ok(Flushed { bytes: 0, blocked: false }),
-                _ => Err(LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))),
+                _ => Err(link_error(&cause)),
             },
         }
     }
@@ -358,7 +494,7 @@ impl<S: ByteSocket> Link for Stream<S> {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
                     return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: false });
                 }
-                _ => return Err(LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))),
+                _ => return Err(link_error(&cause)),
             },
         };
         drop(pieces);
@@ -383,6 +519,45 @@ impl<S: ByteSocket> Link for Stream<S> {
         self.socket.readiness()
     }
 
+    fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        self.socket.arm(reads, blocked)
+    }
+
+    fn shares_memory(&self) -> bool {
+        self.socket.shares_memory()
+    }
+
+    fn lends(&self) -> bool {
+        self.socket.lends()
+    }
+
+    fn lend(&mut self, data: &Sgl, landing: Option<&Sgl>) -> Lent {
+        let mut writer = ExtensionWriter::new();
+        let lent_data = !data.is_empty()
+            && data
+                .pieces()
+                .iter()
+                .all(|piece| self.socket.lend(piece).is_some_and(|place| writer.push_data(place)));
+        if !lent_data {
+            writer.clear();
+        }
+        let lent_landing = landing.is_some_and(|landing| {
+            !landing.is_empty()
+                && landing
+                    .pieces()
+                    .iter()
+                    .all(|piece| self.socket.lend(piece).is_some_and(|place| writer.push_landing(place)))
+        });
+        if !lent_landing {
+            writer.clear_landing();
+        }
+        Lent { extension: writer.finish(), data: lent_data, landing: lent_landing }
+    }
+
+    fn is_released(&mut self, wait: Duration) -> bool {
+        self.socket.is_released(wait)
+    }
+
     fn unsent_bytes(&self) -> usize {
         self.unsent
     }
@@ -394,7 +569,10 @@ impl<S: ByteSocket> Link for Stream<S> {
     fn stop_receiving(&mut self) {
         self.discarding = true;
         match &mut self.state {
-            Receiving::Data { into, .. } => *into = None,
+            Receiving::Data { into, landing, .. } => {
+                *into = None;
+                *landing = Sgl::new();
+            }
             Receiving::Stalled { .. } | Receiving::Head => {}
         }
     }

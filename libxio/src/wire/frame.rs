@@ -193,6 +193,8 @@ pub struct FrameHead {
     pub data_length: u32,
     /// Padding between header and data, so that data can land aligned.
     pub data_padding: u16,
+    /// Bytes of the extension between head and header, which says where data lies ([`super::Extension`]).
+    pub extension_length: u16,
     /// Request: most bytes of data that the response may carry. Remote read: bytes asked for. Failed response: the
     /// reason. Receipt, CancelResult, Ready: the result.
     pub room: u32,
@@ -219,6 +221,8 @@ pub struct FrameLimits {
     pub own_slots: u16,
     /// Whether head, header and data carry checksums (always so for Hello, Welcome and Refusal).
     pub crc: bool,
+    /// Greatest extension in bytes; 0 where no feature that uses it is in force.
+    pub extension_bytes_max: u16,
 }
 
 impl FrameLimits {
@@ -232,6 +236,7 @@ impl FrameLimits {
             slots: 0,
             own_slots: 0,
             crc: true,
+            extension_bytes_max: 0,
         }
     }
 }
@@ -247,7 +252,6 @@ struct HeadBytes {
     header_length: U32,
     data_length: U32,
     data_padding: U16,
-    /// Kept for placement descriptors, which will stand between head and header.
     extension_length: U16,
     room: U32,
     bytes_granted: U64,
@@ -260,7 +264,7 @@ struct HeadBytes {
 const _: () = assert!(size_of::<HeadBytes>() == FRAME_HEAD_BYTES);
 
 impl HeadBytes {
-    /// The checksum of this head, its own field taken as zero, and of the header.
+    /// The checksum of this head, its own field taken as zero, and of what follows it: extension and header.
     fn checksum(mut self, header: &[u8]) -> u32 {
         self.head_crc = 0.into();
         let mut sum = Checksum::new();
@@ -282,6 +286,7 @@ impl FrameHead {
             header_length: 0,
             data_length: 0,
             data_padding: 0,
+            extension_length: 0,
             room: 0,
             bytes_granted: 0,
             acknowledged: 0,
@@ -296,7 +301,7 @@ impl FrameHead {
     }
 
     /// The bytes of this head; with `crc` (and always for Hello, Welcome and Refusal) the checksum of the head and of
-    /// `header` is put in.
+    /// `header` (with the extension before it) is put in.
     #[must_use]
     pub fn encode(&self, header: &[u8], crc: bool) -> [u8; FRAME_HEAD_BYTES] {
         let &FrameHead {
@@ -307,6 +312,7 @@ impl FrameHead {
             header_length,
             data_length,
             data_padding,
+            extension_length,
             room,
             bytes_granted,
             acknowledged,
@@ -320,7 +326,7 @@ impl FrameHead {
             header_length: header_length.into(),
             data_length: data_length.into(),
             data_padding: data_padding.into(),
-            extension_length: 0.into(),
+            extension_length: extension_length.into(),
             room: room.into(),
             bytes_granted: bytes_granted.into(),
             acknowledged: acknowledged.into(),
@@ -329,7 +335,8 @@ impl FrameHead {
             reserved: 0.into(),
         };
         if crc || kind.is_handshake() {
-            debug_assert_eq!(header.len(), header_length as usize, "the head describes another header");
+            let length = usize::from(extension_length) + header_length as usize;
+            debug_assert_eq!(header.len(), length, "the head describes another header");
             bytes.head_crc = bytes.checksum(header).into();
         }
         zerocopy::transmute!(bytes)
@@ -349,23 +356,38 @@ impl FrameHead {
             header_length: raw.header_length.get(),
             data_length: raw.data_length.get(),
             data_padding: raw.data_padding.get(),
+            extension_length: raw.extension_length.get(),
             room: raw.room.get(),
             bytes_granted: raw.bytes_granted.get(),
             acknowledged: raw.acknowledged.get(),
             data_crc: raw.data_crc.get(),
         };
-        for (field, value) in
-            [("extension_length", raw.extension_length.get().into()), ("reserved", raw.reserved.get())]
-        {
-            if value != 0 {
-                return Err(Violation::ReservedNotZero { field, value });
-            }
+        if raw.reserved.get() != 0 {
+            return Err(Violation::ReservedNotZero { field: "reserved", value: raw.reserved.get() });
         }
+        head.check_extension(limits)?;
         head.check_flags()?;
         head.check_fields_of_kind(limits)?;
         head.check_lengths(limits)?;
         head.check_checksums(raw.head_crc.get(), limits)?;
         Ok(head)
+    }
+
+    /// Requests and responses have one, where a feature that uses it is in force.
+    fn check_extension(&self, limits: &FrameLimits) -> Result<(), Violation> {
+        let (length, limit) = (self.extension_length, limits.extension_bytes_max);
+        if length == 0 {
+            return Ok(());
+        }
+        if limit == 0 {
+            return Err(Violation::ReservedNotZero { field: "extension_length", value: length.into() });
+        }
+        let failed = self.flags.contains(FrameFlags::FAILED);
+        if !matches!(self.kind, FrameKind::Request | FrameKind::Response) || failed {
+            let (kind, field) = (self.kind, "extension_length");
+            return Err(Violation::FieldNotZero { kind, field, value: length.into() });
+        }
+        if length > limit { Err(Violation::ExtensionTooLong { length, limit }) } else { Ok(()) }
     }
 
     fn check_flags(&self) -> Result<(), Violation> {
@@ -517,6 +539,8 @@ impl FrameHead {
         }
         if matches!(self.kind, FrameKind::Request | FrameKind::OneWay)
             && self.data_in_frame() > limits.immediate_bytes_max
+            // Who decodes the extension looks whether the data is in place.
+            && self.extension_length == 0
         {
             let limit = limits.immediate_bytes_max;
             return Err(Violation::NotAnnounced { length: self.data_length, limit });
@@ -542,7 +566,7 @@ impl FrameHead {
         Ok(())
     }
 
-    /// Verifies the checksum over head and header.
+    /// Verifies the checksum over head and header (with the extension before it).
     ///
     /// # Errors
     /// [`Violation::HeaderChecksum`] when it differs.

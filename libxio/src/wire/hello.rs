@@ -17,8 +17,11 @@ pub const VERSION_MIN: u16 = 1;
 pub const HELLO_MAGIC: [u8; 8] = *b"R-XIO\r\n\x01";
 /// Feature bit: CRC-32C of headers and data.
 pub const FEATURE_CRC: u64 = 1;
+/// Feature bit: data lies in the client's memory, which the server reaches in place; frames say where
+/// ([`super::Extension`]). In force on links that share memory only.
+pub const FEATURE_PLACEMENT: u64 = 2;
 /// All feature bits known here.
-pub const FEATURES: u64 = FEATURE_CRC;
+pub const FEATURES: u64 = FEATURE_CRC | FEATURE_PLACEMENT;
 /// Longest resource in bytes.
 pub const RESOURCE_BYTES_MAX: usize = 4096;
 /// Most private data in a hello, a welcome or a refusal, in bytes.

@@ -8,6 +8,7 @@
 
 mod body;
 mod checksum;
+mod extension;
 mod frame;
 mod goodbye;
 mod hello;
@@ -20,6 +21,9 @@ mod violation;
 mod welcome;
 
 pub use checksum::Checksum;
+pub use extension::{
+    EXTENSION_BYTES_MAX, Extension, ExtensionBytes, ExtensionWriter, PLACED_PIECES_MAX, PlacedPiece,
+};
 pub use frame::{
     CANCEL_DONE, CANCEL_NOT_FOUND, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_REGION, FAILED_NO_ROOM,
     FAILED_NOT_KEPT, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FAILED_UNANSWERED, FRAME_HEAD_BYTES,
@@ -28,8 +32,8 @@ pub use frame::{
 };
 pub use goodbye::{GOODBYE_TEXT_BYTES_MAX, Goodbye};
 pub use hello::{
-    FEATURE_CRC, FEATURES, HELLO_BODY_BYTES_MAX, HELLO_MAGIC, Hello, LoopKind, PRIVATE_DATA_BYTES_MAX,
-    RESOURCE_BYTES_MAX, SessionId, VERSION, VERSION_MIN,
+    FEATURE_CRC, FEATURE_PLACEMENT, FEATURES, HELLO_BODY_BYTES_MAX, HELLO_MAGIC, Hello, LoopKind,
+    PRIVATE_DATA_BYTES_MAX, RESOURCE_BYTES_MAX, SessionId, VERSION, VERSION_MIN,
 };
 pub use limits::{GRANT_AHEAD_MAX, Limits, ONE_WAY_MAX};
 pub use refusal::{REDIRECT_BYTES_MAX, Refusal, RejectReason};

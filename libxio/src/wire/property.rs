@@ -109,6 +109,7 @@ fn frame_limits() -> impl Strategy<Value = FrameLimits> {
             slots,
             own_slots,
             crc,
+            extension_bytes_max: 0,
         },
     )
 }

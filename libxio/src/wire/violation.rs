@@ -103,6 +103,31 @@ pub enum Violation {
     /// The checksum of the data differs.
     #[error("the checksum of the data is wrong: the bytes were changed on the way")]
     DataChecksum,
+    /// An extension above what the features in force need.
+    #[error("an extension of {length} bytes, at most {limit} are allowed")]
+    ExtensionTooLong {
+        /// Length in bytes.
+        length: u16,
+        /// The limit in bytes.
+        limit: u16,
+    },
+    /// A placement that can't be right.
+    #[error("the placement of data is wrong: {0}")]
+    BadPlacement(&'static str),
+    /// Positions in a shared ring that can't be right.
+    #[error("the positions in the shared ring are wrong: {filled} of {capacity} bytes are said to be filled")]
+    RingPosition {
+        /// Bytes between the two positions.
+        filled: u64,
+        /// What the ring holds.
+        capacity: u64,
+    },
+    /// Memory that was shared is not there any more.
+    #[error("memory that was shared has vanished: a hole without a page to fill it")]
+    MemoryVanished,
+    /// A message beside the shared ring that can't be right.
+    #[error("a message on the shared ring's socket is wrong: {0}")]
+    BadSideMessage(&'static str),
     /// The link ended inside a frame.
     #[error("the link ended inside a frame, expected the rest of it")]
     Truncated,
@@ -388,6 +413,11 @@ impl Violation {
             Violation::RemoteAddressLength { .. } => 18,
             Violation::AnnouncedNothing => 19,
             Violation::NotAnnounced { .. } => 20,
+            Violation::ExtensionTooLong { .. } => 24,
+            Violation::BadPlacement(_) => 25,
+            Violation::RingPosition { .. } => 26,
+            Violation::MemoryVanished => 27,
+            Violation::BadSideMessage(_) => 28,
 
             Violation::BadMagic => 32,
             Violation::NoCommonVersion => 33,
@@ -435,7 +465,7 @@ mod tests {
     const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md"));
 
     /// One of each, in the order of their numbers.
-    const EACH: [Violation; 53] = [
+    const EACH: [Violation; 58] = [
         Violation::UnknownKind(200),
         Violation::UnexpectedKind(3),
         Violation::UnknownFlags { flags: 128 },
@@ -456,6 +486,11 @@ mod tests {
         Violation::RemoteAddressLength { length: 3 },
         Violation::AnnouncedNothing,
         Violation::NotAnnounced { length: 2, limit: 1 },
+        Violation::ExtensionTooLong { length: 2, limit: 1 },
+        Violation::BadPlacement("a region that is not known"),
+        Violation::RingPosition { filled: 2, capacity: 1 },
+        Violation::MemoryVanished,
+        Violation::BadSideMessage("no memory came with it"),
         Violation::BadMagic,
         Violation::NoCommonVersion,
         Violation::BadVersionRange { min: 2, max: 1 },

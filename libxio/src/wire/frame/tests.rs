@@ -9,6 +9,7 @@ const LIMITS: FrameLimits = FrameLimits {
     slots: 0x0103,
     own_slots: 4,
     crc: false,
+    extension_bytes_max: 0,
 };
 const CHECKED: FrameLimits = FrameLimits { crc: true, ..LIMITS };
 
@@ -372,4 +373,27 @@ fn results_addresses_and_announcements_are_checked() {
         let padded = FrameHead { data_padding: 1, ..announced };
         assert_eq!(refused(padded), Violation::PaddingWithoutData { padding: 1 });
     }
+}
+
+#[test]
+fn extensions_stand_before_the_header_where_they_are_in_force() {
+    let limits = FrameLimits { extension_bytes_max: 40, crc: true, ..LIMITS };
+    let head = FrameHead { extension_length: 40, header_length: 6, ..request() };
+    let follows = [&[7; 40][..], b"header"].concat();
+    let bytes = head.encode(&follows, true);
+    assert_eq!(FrameHead::decode(&bytes, &limits), Ok(head));
+    assert_eq!(FrameHead::verify(&bytes, &follows), Ok(()));
+    assert_eq!(FrameHead::verify(&bytes, &follows[1..]), Err(Violation::HeaderChecksum));
+    let refused = |head: FrameHead| {
+        FrameHead::decode(&head.encode(&[], false), &FrameLimits { crc: false, ..limits }).unwrap_err()
+    };
+    assert_eq!(
+        refused(FrameHead { extension_length: 41, ..request() }),
+        Violation::ExtensionTooLong { length: 41, limit: 40 }
+    );
+    let (kind, field, value) = (FrameKind::Ping, "extension_length", 8);
+    assert_eq!(
+        refused(FrameHead { extension_length: 8, ..FrameHead::new(kind) }),
+        Violation::FieldNotZero { kind, field, value }
+    );
 }

@@ -1,0 +1,164 @@
+//! Regions across the link: which of ours the server knows by which number, and which memory of the client's a number
+//! stands for.
+
+use super::message::{Message, send};
+use crate::mem::{PeerHold, PeerMemory, WeakRegion};
+use crate::wire::{PlacedPiece, Violation};
+use crate::{Buffer, Region};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Regions of one link at a time. A pool of 1 GiB in the smallest shared class has as many chunks.
+const REGIONS_MAX: usize = 1024;
+/// Bytes of all regions of one link: address space, and what a client's touched pages may at most weigh on the server.
+const REGION_BYTES_MAX: u64 = 64 << 30;
+
+/// The client's side: its regions that the server has mapped.
+#[derive(Debug, Default)]
+pub(super) struct Lender {
+    /// By the region's own number, which only grows.
+    known: Vec<Known>,
+    /// The next number on the link; numbers are not given twice, so that the server never takes an old region for a new
+    /// one whose message it has not read yet.
+    next: u32,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    region: u64,
+    number: u32,
+    length: u64,
+    alive: WeakRegion,
+}
+
+impl Lender {
+    /// Where the server finds a buffer. A region that it does not know is handed over first; `None` where that can't be.
+    pub(super) fn lend(&mut self, buffer: &Buffer, socket: BorrowedFd<'_>, peer: u32) -> Option<PlacedPiece> {
+        let (region, offset) = buffer.place_in_region()?;
+        if !region.is_shareable() {
+            return None;
+        }
+        let number = match self.known.binary_search_by_key(&region.number(), |known| known.region) {
+            Ok(at) => self.known[at].number,
+            Err(at) => self.hand_over(at, region, socket, peer)?,
+        };
+        // A list holds at most u32::MAX bytes.
+        Some(PlacedPiece { region: number, length: buffer.len() as u32, offset: offset as u64 })
+    }
+
+    fn hand_over(
+        &mut self,
+        mut at: usize,
+        region: &Region,
+        socket: BorrowedFd<'_>,
+        peer: u32,
+    ) -> Option<u32> {
+        let (memfd, length) = region.memfd_for(peer)?;
+        let length = length as u64;
+        if self.withdraw_dead(socket) {
+            at = self.known.partition_point(|known| known.region < region.number());
+        }
+        if self.known.len() >= REGIONS_MAX {
+            return None;
+        }
+        let number = self.next;
+        let next = number.checked_add(1)?;
+        if self.bytes + length > REGION_BYTES_MAX {
+            return None;
+        }
+        // Refused for now (the peer has not read for long, or no descriptor can be sent): the data travels instead.
+        send(socket, Message::Region { number, length }, Some(memfd)).ok()?;
+        self.next = next;
+        self.bytes += length;
+        self.known.insert(at, Known { region: region.number(), number, length, alive: region.downgrade() });
+        Some(number)
+    }
+
+    /// Takes back the numbers of regions that are gone; true if there were some.
+    fn withdraw_dead(&mut self, socket: BorrowedFd<'_>) -> bool {
+        let before = self.known.len();
+        self.known.retain(|known| {
+            let Known { number, length, .. } = *known;
+            let gone = known.alive.is_gone() && send(socket, Message::Withdraw { number }, None).is_ok();
+            if gone {
+                self.bytes -= length;
+            }
+            !gone
+        });
+        self.known.len() != before
+    }
+}
+
+/// The server's side: the client's regions, mapped here.
+#[derive(Debug, Default)]
+pub(super) struct Borrower {
+    /// By their number on the link, which only grows.
+    regions: Vec<(u32, Arc<PeerMemory>)>,
+    /// Numbers below this one were given.
+    next: u32,
+    bytes: u64,
+}
+
+impl Borrower {
+    /// A region was handed over.
+    ///
+    /// # Errors
+    /// The number was given before, there are too many or too much memory, or it is not what it has to be.
+    pub(super) fn take(
+        &mut self,
+        number: u32,
+        length: u64,
+        memfd: &OwnedFd,
+        hold: &Arc<PeerHold>,
+    ) -> Result<(), Violation> {
+        let wrong = |why| Err(Violation::BadSideMessage(why));
+        if self.regions.len() >= REGIONS_MAX {
+            return wrong("too many regions");
+        }
+        if self.bytes.checked_add(length).is_none_or(|bytes| bytes > REGION_BYTES_MAX) {
+            return wrong("too much memory");
+        }
+        if number < self.next || number == u32::MAX {
+            return wrong("the region's number was given before");
+        }
+        let Ok(memory) = PeerMemory::map(memfd.as_fd(), length as usize, Arc::clone(hold)) else {
+            return wrong("not a sealed memfd of the length that it says");
+        };
+        self.next = number + 1;
+        self.bytes += length;
+        self.regions.push((number, memory));
+        Ok(())
+    }
+
+    fn position(&self, number: u32) -> Option<usize> {
+        self.regions.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
+    /// A region will not be named any more; operations in flight keep it until they end.
+    ///
+    /// # Errors
+    /// There is no such region.
+    pub(super) fn give_back(&mut self, number: u32) -> Result<(), Violation> {
+        let at = self
+            .position(number)
+            .ok_or(Violation::BadSideMessage("a region is withdrawn that is not known"))?;
+        let (_, memory) = self.regions.remove(at);
+        self.bytes -= memory.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn knows(&self, number: u32) -> bool {
+        self.position(number).is_some()
+    }
+
+    /// The memory at this place.
+    ///
+    /// # Errors
+    /// There is no such region, or the range leaves it.
+    pub(super) fn reach(&self, piece: PlacedPiece) -> Result<Buffer, Violation> {
+        let PlacedPiece { region, length, offset } = piece;
+        let at = self.position(region).ok_or(Violation::BadPlacement("its region is not known"))?;
+        self.regions[at].1.slice(offset, length).ok_or(Violation::BadPlacement("it leaves its region"))
+    }
+}

@@ -1,0 +1,306 @@
+//! The rings where they are: a memfd with a page of words and two rings of bytes, mapped by both sides.
+
+use super::ring::{Consumer, Producer, arm, disarm, must_ring_for_data, must_ring_for_room};
+use crate::mem::{IoVec, PAGE_BYTES, PeerHold, PeerMemory};
+use crate::wire::Violation;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Bytes of each ring that a client makes: holds what the context's scratch memory takes at a time, and stays in a
+/// level-2 cache.
+pub(super) const RING_BYTES: u32 = 256 << 10;
+/// Bounds of a ring that a server maps.
+const RING_BYTES_MIN: u32 = 4 << 10;
+const RING_BYTES_MAX: u32 = 16 << 20;
+
+/// Places of the words in the first page: one in every other cache line, since processors fetch lines in pairs.
+const UPWARD_HEAD: usize = 0;
+const UPWARD_TAIL: usize = 128;
+const DOWNWARD_HEAD: usize = 256;
+const DOWNWARD_TAIL: usize = 384;
+const CLIENT_ASLEEP: usize = 512;
+const SERVER_ASLEEP: usize = 640;
+
+/// Length of the memfd for rings of these sizes; `None` for sizes that are not allowed.
+pub(super) fn length_for(upward: u32, downward: u32) -> Option<usize> {
+    let fits = |bytes: u32| bytes.is_power_of_two() && (RING_BYTES_MIN..=RING_BYTES_MAX).contains(&bytes);
+    (fits(upward) && fits(downward)).then(|| PAGE_BYTES + upward as usize + downward as usize)
+}
+
+/// Which end of the rings this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Client,
+    Server,
+}
+
+/// Both rings, from one end.
+#[derive(Debug)]
+pub(super) struct Rings {
+    memory: Arc<PeerMemory>,
+    producer: Producer,
+    consumer: Consumer,
+    /// Where our words and bytes are.
+    places: Places,
+}
+
+/// Offsets in the memory, of one end.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    out_head: usize,
+    out_tail: usize,
+    out_bytes: usize,
+    out_capacity: usize,
+    in_head: usize,
+    in_tail: usize,
+    in_bytes: usize,
+    in_capacity: usize,
+    own_asleep: usize,
+    peer_asleep: usize,
+}
+
+/// Bytes moved, and whether the peer has to be rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub bytes: usize,
+    pub ring: bool,
+}
+
+impl Rings {
+    /// Maps the rings.
+    ///
+    /// # Errors
+    /// EINVAL where the sizes are not allowed, or the memfd is not what it has to be ([`PeerMemory::map`]).
+    pub(super) fn map(
+        memfd: BorrowedFd<'_>,
+        upward: u32,
+        downward: u32,
+        end: End,
+        hold: Arc<PeerHold>,
+    ) -> io::Result<Rings> {
+        let length =
+            length_for(upward, downward).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let memory = PeerMemory::map(memfd, length, hold)?;
+        let (up, down) = (upward as usize, downward as usize);
+        let places = match end {
+            End::Client => Places {
+                out_head: UPWARD_HEAD,
+                out_tail: UPWARD_TAIL,
+                out_bytes: PAGE_BYTES,
+                out_capacity: up,
+                in_head: DOWNWARD_HEAD,
+                in_tail: DOWNWARD_TAIL,
+                in_bytes: PAGE_BYTES + up,
+                in_capacity: down,
+                own_asleep: CLIENT_ASLEEP,
+                peer_asleep: SERVER_ASLEEP,
+            },
+            End::Server => Places {
+                out_head: DOWNWARD_HEAD,
+                out_tail: DOWNWARD_TAIL,
+                out_bytes: PAGE_BYTES + up,
+                out_capacity: down,
+                in_head: UPWARD_HEAD,
+                in_tail: UPWARD_TAIL,
+                in_bytes: PAGE_BYTES,
+                in_capacity: up,
+                own_asleep: SERVER_ASLEEP,
+                peer_asleep: CLIENT_ASLEEP,
+            },
+        };
+        Ok(Rings {
+            memory,
+            producer: Producer::new(places.out_capacity as u64),
+            consumer: Consumer::new(places.in_capacity as u64),
+            places,
+        })
+    }
+
+    /// A word of the first page. The memory may vanish: only within a touch.
+    fn word(memory: &PeerMemory, place: usize) -> &AtomicU64 {
+        // SAFETY: the place is 8-byte aligned and inside the first page, which is mapped as long as the memory is
+        // borrowed; whatever the peer writes there is a valid u64, and both sides use atomic instructions.
+        unsafe { AtomicU64::from_ptr(memory.as_ptr().add(place).cast()) }
+    }
+
+    /// Runs an access to the rings; the memory may vanish under it.
+    fn touch<R>(memory: &PeerMemory, access: impl FnOnce() -> Result<R, Violation>) -> Result<R, Violation> {
+        memory.touch(access).unwrap_or(Err(Violation::MemoryVanished))
+    }
+
+    /// Copies as much of the pieces into the outgoing ring as there is room for; 0 bytes when it is full.
+    pub(super) fn write(&mut self, pieces: &[IoVec<'_>]) -> Result<Moved, Violation> {
+        let Rings { memory, producer, places, .. } = self;
+        let memory = &**memory;
+        Self::touch(memory, || {
+            let room = producer.room(Self::word(memory, places.out_tail))? as usize;
+            let mut done = 0;
+            for piece in pieces {
+                let length = piece.len().min(room - done);
+                let at = (producer.offset() + done) & (places.out_capacity - 1);
+                let first = length.min(places.out_capacity - at);
+                // SAFETY: the ring's bytes lie inside the memory, `at + first` and the rest from its start inside the
+                // ring; the piece is valid for `length` bytes. The peer may read or write there, which hurts nobody:
+                // the bytes are raw.
+                unsafe {
+                    let ring = memory.as_ptr().add(places.out_bytes);
+                    piece.copy_to_raw(0, ring.add(at), first);
+                    piece.copy_to_raw(first, ring, length - first);
+                }
+                done += length;
+                if done == room {
+                    break;
+                }
+            }
+            if done == 0 {
+                return Ok(Moved { bytes: 0, ring: false });
+            }
+            producer.publish(done as u64, Self::word(memory, places.out_head));
+            Ok(Moved { bytes: done, ring: must_ring_for_data(Self::word(memory, places.peer_asleep)) })
+        })
+    }
+
+    /// Copies what is in the incoming ring to the pieces, as much as they hold; 0 bytes when it is empty.
+    pub(super) fn read(&mut self, pieces: &mut [IoVec<'_>]) -> Result<Moved, Violation> {
+        let Rings { memory, consumer, places, .. } = self;
+        let memory = &**memory;
+        Self::touch(memory, || {
+            let filled = consumer.filled(Self::word(memory, places.in_head))? as usize;
+            if filled == 0 {
+                return Ok(Moved { bytes: 0, ring: false });
+            }
+            let mut done = 0;
+            for piece in pieces {
+                let length = piece.len().min(filled - done);
+                let at = (consumer.offset() + done) & (places.in_capacity - 1);
+                let first = length.min(places.in_capacity - at);
+                // SAFETY: as in `write`; the piece may be written, since it is a place to receive into.
+                unsafe {
+                    let ring = memory.as_ptr().add(places.in_bytes);
+                    piece.copy_from_raw(0, ring.add(at), first);
+                    piece.copy_from_raw(first, ring, length - first);
+                }
+                done += length;
+                if done == filled {
+                    break;
+                }
+            }
+            consumer.release(done as u64, Self::word(memory, places.in_tail));
+            Ok(Moved { bytes: done, ring: must_ring_for_room(Self::word(memory, places.peer_asleep)) })
+        })
+    }
+
+    /// Says that this end is about to sleep; true if there is something to do already, and it does not sleep.
+    pub(super) fn arm(&mut self, wants_data: bool, wants_room: bool) -> Result<bool, Violation> {
+        let Rings { memory, producer, consumer, places } = self;
+        let memory = &**memory;
+        Self::touch(memory, || {
+            let asleep = Self::word(memory, places.own_asleep);
+            arm(asleep, wants_room);
+            let ready = (wants_data && consumer.filled(Self::word(memory, places.in_head))? > 0)
+                || (wants_room && producer.room(Self::word(memory, places.out_tail))? > 0);
+            if ready {
+                disarm(asleep);
+            }
+            Ok(ready)
+        })
+    }
+
+    /// Says that this end is awake.
+    pub(super) fn disarm(&mut self) {
+        let Rings { memory, places, .. } = self;
+        // Memory that vanished shows at the next read.
+        let _ = memory.touch(|| disarm(Self::word(memory, places.own_asleep)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Region;
+    use std::os::fd::OwnedFd;
+
+    fn hold() -> Arc<PeerHold> {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        PeerHold::new(OwnedFd::from(one))
+    }
+
+    fn pair() -> (Region, Rings, Rings) {
+        let length = length_for(4096, 8192).unwrap();
+        let region = Region::allocate(length, false).unwrap();
+        let (memfd, _) = region.memfd_for(1).unwrap();
+        let client = Rings::map(memfd, 4096, 8192, End::Client, hold()).unwrap();
+        let server = Rings::map(memfd, 4096, 8192, End::Server, hold()).unwrap();
+        (region, client, server)
+    }
+
+    fn take(rings: &mut Rings, room: usize) -> Vec<u8> {
+        let mut bytes = vec![0; room];
+        let moved = rings.read(&mut [IoVec::from_mut_slice(&mut bytes)]).unwrap();
+        bytes.truncate(moved.bytes);
+        bytes
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        for (upward, downward) in [(4096, 4095), (2048, 4096), (4096, 32 << 20), (0, 4096), (12_288, 4096)] {
+            assert_eq!(length_for(upward, downward), None);
+        }
+        assert_eq!(length_for(4096, 16 << 20), Some(4096 + 4096 + (16 << 20)));
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_around() {
+        let (_region, mut client, mut server) = pair();
+        let mut next = 0_u8;
+        for round in 0..200_usize {
+            let bytes: Vec<u8> = (0..1 + round * 37 % 4096)
+                .map(|_| {
+                    next = next.wrapping_add(1);
+                    next
+                })
+                .collect();
+            let (one, other) = bytes.split_at(bytes.len() / 3);
+            let pieces = [IoVec::from_slice(one), IoVec::from_slice(other)];
+            assert_eq!(client.write(&pieces).unwrap().bytes, bytes.len());
+            assert_eq!(take(&mut server, 8000), bytes);
+            assert_eq!(server.write(&pieces).unwrap().bytes, bytes.len());
+            assert_eq!(take(&mut client, 8000), bytes);
+        }
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_and_rings_when_it_has_room() {
+        let (_region, mut client, mut server) = pair();
+        let bytes = vec![1; 5000];
+        assert_eq!(client.write(&[IoVec::from_slice(&bytes)]).unwrap().bytes, 4096);
+        assert_eq!(client.write(&[IoVec::from_slice(&bytes)]).unwrap().bytes, 0);
+        assert!(!client.arm(true, true).unwrap());
+        let mut room = [0; 10];
+        let pieces = &mut [IoVec::from_mut_slice(&mut room)];
+        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 10, ring: true });
+        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 10, ring: false });
+        assert!(client.arm(true, true).unwrap(), "there is room");
+        assert!(!client.arm(true, false).unwrap());
+        assert!(server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
+        assert!(!server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
+    }
+
+    #[test]
+    fn scribbled_words_are_noticed() {
+        for place in [UPWARD_HEAD, UPWARD_TAIL] {
+            let (region, mut client, mut server) = pair();
+            client.write(&[IoVec::from_slice(b"hello")]).unwrap();
+            region.slice(place, 8).unwrap().copy_from(0, &u64::MAX.to_le_bytes());
+            let mut room = [0; 10];
+            let read = server.read(&mut [IoVec::from_mut_slice(&mut room)]);
+            let written = client.write(&[IoVec::from_slice(b"x")]);
+            assert!(
+                matches!(read, Err(Violation::RingPosition { .. }))
+                    || matches!(written, Ok(Moved { bytes: 1, .. }) | Err(Violation::RingPosition { .. }))
+            );
+        }
+    }
+}

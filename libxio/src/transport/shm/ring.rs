@@ -1,0 +1,310 @@
+//! The algorithm of a ring of bytes with one producer and one consumer, and of the doorbell between them.
+//!
+//! Positions count all bytes ever written and read (as in LMAX's Disruptor and Lamport's queue); each has one writer, and
+//! its own side keeps a private copy that it believes instead. The other side's position is read once and checked.
+//!
+//! A side that goes to sleep says so in a word of its own, then looks once more; the other side moves its position, then
+//! looks at that word. Between the two steps each has a fence of sequential consistency, so at least one of them sees
+//! what the other did (Dekker's argument), and no wake-up is lost.
+
+use crate::wire::Violation;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// A word of shared memory. Not `AtomicU64` alone, so that loom can stand in for it.
+pub(super) trait Word {
+    fn load(&self, order: Ordering) -> u64;
+    fn store(&self, value: u64, order: Ordering);
+    fn swap(&self, value: u64, order: Ordering) -> u64;
+    /// A fence of sequential consistency.
+    fn fence();
+}
+
+impl Word for AtomicU64 {
+    fn load(&self, order: Ordering) -> u64 {
+        AtomicU64::load(self, order)
+    }
+
+    fn store(&self, value: u64, order: Ordering) {
+        AtomicU64::store(self, value, order);
+    }
+
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        AtomicU64::swap(self, value, order)
+    }
+
+    fn fence() {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The writing end of a ring.
+#[derive(Debug)]
+pub(super) struct Producer {
+    /// Bytes written so far: what the shared head says, unless the peer has scribbled on it.
+    head: u64,
+    /// Bytes that the ring holds: a power of two.
+    capacity: u64,
+}
+
+impl Producer {
+    pub(super) fn new(capacity: u64) -> Producer {
+        debug_assert!(capacity.is_power_of_two());
+        Producer { head: 0, capacity }
+    }
+
+    /// Bytes that can be written now.
+    pub(super) fn room(&self, tail: &impl Word) -> Result<u64, Violation> {
+        let filled = checked_filled(self.head, tail.load(Ordering::Acquire), self.capacity)?;
+        Ok(self.capacity - filled)
+    }
+
+    /// Where the next byte goes.
+    pub(super) fn offset(&self) -> usize {
+        (self.head & (self.capacity - 1)) as usize
+    }
+
+    /// Hands the next `length` bytes to the consumer; they are written, and not more than there was room for.
+    pub(super) fn publish(&mut self, length: u64, head: &impl Word) {
+        self.head = self.head.wrapping_add(length);
+        head.store(self.head, Ordering::Release);
+    }
+}
+
+/// The reading end of a ring.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    /// Bytes read so far: what the shared tail says, unless the peer has scribbled on it.
+    tail: u64,
+    /// Bytes that the ring holds: a power of two.
+    capacity: u64,
+}
+
+impl Consumer {
+    pub(super) fn new(capacity: u64) -> Consumer {
+        debug_assert!(capacity.is_power_of_two());
+        Consumer { tail: 0, capacity }
+    }
+
+    /// Bytes that can be read now.
+    pub(super) fn filled(&self, head: &impl Word) -> Result<u64, Violation> {
+        checked_filled(head.load(Ordering::Acquire), self.tail, self.capacity)
+    }
+
+    /// Where the next byte is.
+    pub(super) fn offset(&self) -> usize {
+        (self.tail & (self.capacity - 1)) as usize
+    }
+
+    /// Gives the next `length` bytes back to the producer; they were copied out, and not more than were there.
+    pub(super) fn release(&mut self, length: u64, tail: &impl Word) {
+        self.tail = self.tail.wrapping_add(length);
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+fn checked_filled(head: u64, tail: u64, capacity: u64) -> Result<u64, Violation> {
+    let filled = head.wrapping_sub(tail);
+    if filled > capacity { Err(Violation::RingPosition { filled, capacity }) } else { Ok(filled) }
+}
+
+/// The sleeping word of a side that is awake.
+const AWAKE: u64 = 0;
+/// It sleeps until there is something to read.
+const FOR_DATA: u64 = 1;
+/// It sleeps until there is something to read, or room to write.
+const FOR_ROOM: u64 = 2;
+
+/// Says that this side is about to sleep. It has to look at the rings once more afterwards.
+pub(super) fn arm<W: Word>(asleep: &W, wants_room: bool) {
+    asleep.store(if wants_room { FOR_ROOM } else { FOR_DATA }, Ordering::Relaxed);
+    W::fence();
+}
+
+/// This side is awake: no need to ring.
+pub(super) fn disarm(asleep: &impl Word) {
+    asleep.store(AWAKE, Ordering::Relaxed);
+}
+
+/// After bytes were published: whether the peer sleeps and has to be rung.
+pub(super) fn must_ring_for_data<W: Word>(asleep: &W) -> bool {
+    W::fence();
+    asleep.load(Ordering::Relaxed) != AWAKE && asleep.swap(AWAKE, Ordering::Relaxed) != AWAKE
+}
+
+/// After bytes were released: whether the peer sleeps for want of room and has to be rung.
+pub(super) fn must_ring_for_room<W: Word>(asleep: &W) -> bool {
+    W::fence();
+    asleep.load(Ordering::Relaxed) >= FOR_ROOM && asleep.swap(AWAKE, Ordering::Relaxed) != AWAKE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64 as LoomWord;
+    use loom::thread;
+
+    impl Word for LoomWord {
+        fn load(&self, order: Ordering) -> u64 {
+            LoomWord::load(self, order)
+        }
+
+        fn store(&self, value: u64, order: Ordering) {
+            LoomWord::store(self, value, order);
+        }
+
+        fn swap(&self, value: u64, order: Ordering) -> u64 {
+            LoomWord::swap(self, value, order)
+        }
+
+        fn fence() {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
+    }
+
+    const CAPACITY: u64 = 2;
+
+    /// A ring of two bytes, its words, and a bell whose rings are counted.
+    struct Scene {
+        head: LoomWord,
+        tail: LoomWord,
+        asleep: LoomWord,
+        bell: LoomWord,
+        bytes: [UnsafeCell<u8>; CAPACITY as usize],
+    }
+
+    // SAFETY: loom checks every access to the cells, which is the point.
+    unsafe impl Sync for Scene {}
+
+    fn scene() -> Arc<Scene> {
+        Arc::new(Scene {
+            head: LoomWord::new(0),
+            tail: LoomWord::new(0),
+            asleep: LoomWord::new(AWAKE),
+            bell: LoomWord::new(0),
+            bytes: [UnsafeCell::new(0), UnsafeCell::new(0)],
+        })
+    }
+
+    fn write(scene: &Scene, producer: &mut Producer, value: u8) -> bool {
+        if producer.room(&scene.tail).unwrap() == 0 {
+            return false;
+        }
+        // SAFETY: loom fails the test if the consumer may be reading this cell.
+        scene.bytes[producer.offset()].with_mut(|byte| unsafe { *byte = value });
+        producer.publish(1, &scene.head);
+        true
+    }
+
+    fn read(scene: &Scene, consumer: &mut Consumer) -> Option<u8> {
+        if consumer.filled(&scene.head).unwrap() == 0 {
+            return None;
+        }
+        // SAFETY: loom fails the test if the producer may be writing this cell.
+        let value = scene.bytes[consumer.offset()].with(|byte| unsafe { *byte });
+        consumer.release(1, &scene.tail);
+        Some(value)
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_and_are_never_touched_by_both() {
+        loom::model(|| {
+            let scene = scene();
+            let there = Arc::clone(&scene);
+            let writer = thread::spawn(move || {
+                let mut producer = Producer::new(CAPACITY);
+                for value in 1..=3 {
+                    while !write(&there, &mut producer, value) {
+                        thread::yield_now();
+                    }
+                }
+            });
+            let mut consumer = Consumer::new(CAPACITY);
+            for expected in 1..=3 {
+                let found = loop {
+                    match read(&scene, &mut consumer) {
+                        Some(found) => break found,
+                        None => thread::yield_now(),
+                    }
+                };
+                assert_eq!(found, expected);
+            }
+            writer.join().unwrap();
+        });
+    }
+
+    /// The consumer goes to sleep while the producer writes: either it sees the byte before it sleeps, or it is rung.
+    #[test]
+    fn a_sleeper_is_never_left_with_data() {
+        loom::model(|| {
+            let scene = scene();
+            let there = Arc::clone(&scene);
+            let writer = thread::spawn(move || {
+                let mut producer = Producer::new(CAPACITY);
+                assert!(write(&there, &mut producer, 7));
+                if must_ring_for_data(&there.asleep) {
+                    there.bell.store(1, Ordering::SeqCst);
+                }
+            });
+            let mut consumer = Consumer::new(CAPACITY);
+            let sleeps = loop {
+                if read(&scene, &mut consumer).is_some() {
+                    break false;
+                }
+                arm(&scene.asleep, false);
+                if consumer.filled(&scene.head).unwrap() == 0 {
+                    break true;
+                }
+                disarm(&scene.asleep);
+            };
+            writer.join().unwrap();
+            assert!(!sleeps || scene.bell.load(Ordering::SeqCst) == 1, "it sleeps, and nobody rings");
+        });
+    }
+
+    /// The same for a producer that waits for room.
+    #[test]
+    fn a_sleeper_is_never_left_with_room() {
+        loom::model(|| {
+            let scene = scene();
+            let mut producer = Producer::new(CAPACITY);
+            let mut consumer = Consumer::new(CAPACITY);
+            assert!(write(&scene, &mut producer, 1) && write(&scene, &mut producer, 2));
+            let there = Arc::clone(&scene);
+            let reader = thread::spawn(move || {
+                assert_eq!(read(&there, &mut consumer), Some(1));
+                if must_ring_for_room(&there.asleep) {
+                    there.bell.store(1, Ordering::SeqCst);
+                }
+            });
+            let sleeps = loop {
+                if write(&scene, &mut producer, 3) {
+                    break false;
+                }
+                arm(&scene.asleep, true);
+                if producer.room(&scene.tail).unwrap() == 0 {
+                    break true;
+                }
+                disarm(&scene.asleep);
+            };
+            reader.join().unwrap();
+            assert!(!sleeps || scene.bell.load(Ordering::SeqCst) == 1, "it sleeps, and nobody rings");
+        });
+    }
+
+    #[test]
+    fn positions_that_cannot_be_are_refused() {
+        let producer = Producer::new(16);
+        let consumer = Consumer::new(16);
+        for wrong in [17, 1 << 32, u64::MAX / 2, u64::MAX] {
+            assert!(consumer.filled(&AtomicU64::new(wrong)).is_err());
+            assert!(producer.room(&AtomicU64::new(wrong)).is_err() || wrong > u64::MAX - 16);
+        }
+        assert_eq!(consumer.filled(&AtomicU64::new(16)), Ok(16));
+        let mut producer = Producer::new(16);
+        let head = AtomicU64::new(0);
+        producer.publish(20, &head);
+        assert_eq!((producer.offset(), head.load(Ordering::Relaxed)), (4, 20));
+    }
+}

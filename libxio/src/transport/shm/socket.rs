@@ -1,0 +1,356 @@
+//! One end of a shared-memory link, as a socket of bytes: the rings, the Unix socket beside them, and the regions.
+
+use super::identity::{AllowList, Identity};
+use super::lending::{Borrower, Lender};
+use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
+use super::message::{Incoming, Message, receive, send};
+use crate::mem::{IoVec, PeerHold};
+use crate::transport::{Armed, ByteSocket};
+use crate::wire::{PlacedPiece, Violation};
+use crate::{Buffer, Error, Region, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Polls of an empty ring between two looks at the socket, which tells whether the peer lives: a system call for every
+/// 4,096 polls weighs nothing, and a dead peer shows within a millisecond of polling.
+const POLLS_PER_LOOK: u32 = 4096;
+/// Messages taken in one look, so that a peer which sends without end holds up nobody else.
+const MESSAGES_PER_LOOK: usize = 64;
+
+/// Looks in which a region has to turn up that a frame names: enough for as many messages as a socket's buffer holds.
+const LOOKS_FOR_REGION: usize = 16;
+
+/// One end of a link.
+#[derive(Debug)]
+pub(super) struct ShmSocket {
+    /// The Unix socket; mapped memory of the peer holds it open too, so that its end tells the peer that nothing here
+    /// can reach its memory any more.
+    hold: Arc<PeerHold>,
+    state: State,
+    /// Our sleeping word is set, or was when the peer last looked.
+    armed: bool,
+    /// Polls that found nothing since the last look at the socket.
+    polls: u32,
+    /// The peer has closed its end; what is in the ring is still read.
+    ended: bool,
+    /// We have ended the link.
+    shut: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The server's queue of connections was full: tried again.
+    Connecting {
+        address: SocketAddrUnix,
+        allow: AllowList,
+    },
+    /// The client's first message has not come.
+    Unattached,
+    Client {
+        rings: Rings,
+        lender: Lender,
+        server: Identity,
+    },
+    Server {
+        rings: Rings,
+        borrower: Borrower,
+    },
+}
+
+impl ShmSocket {
+    /// Connects to the server that listens at a path.
+    pub(super) fn connect(path: &str, allow: AllowList) -> Result<ShmSocket> {
+        let failed = |errno| Error::ConnectFailed { address: format!("shm:{path}"), errno };
+        let address = SocketAddrUnix::new(path).map_err(|errno| failed(errno.raw_os_error()))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|errno| failed(errno.raw_os_error()))?;
+        let mut this = ShmSocket::new(socket, State::Connecting { address, allow });
+        match this.settle() {
+            Ok(()) => Ok(this),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(this),
+            Err(cause) => Err(failed(cause.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+
+    /// A link that a listener has accepted.
+    pub(super) fn accepted(socket: OwnedFd) -> ShmSocket {
+        ShmSocket::new(socket, State::Unattached)
+    }
+
+    fn new(socket: OwnedFd, state: State) -> ShmSocket {
+        let hold = PeerHold::new(socket);
+        ShmSocket { hold, state, armed: false, polls: 0, ended: false, shut: false }
+    }
+
+    /// Gets on with connecting and attaching; `WouldBlock` until that is done.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.hold.has_vanished() {
+            return Err(io::Error::other(Violation::MemoryVanished));
+        }
+        match &self.state {
+            State::Client { .. } | State::Server { .. } => Ok(()),
+            State::Connecting { address, allow } => {
+                match rustix::net::connect(self.hold.socket(), address) {
+                    Ok(()) => {}
+                    Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
+                    Err(errno) => return Err(errno.into()),
+                }
+                let server = Identity::of_peer(self.hold.socket())?;
+                if !allow.allows(server) {
+                    tracing::warn!(uid = server.uid, "the server's user is not one that we talk to");
+                    return Err(io::Error::from_raw_os_error(libc::EACCES));
+                }
+                self.attach(server)
+            }
+            State::Unattached => {
+                self.look()?;
+                match self.state {
+                    State::Unattached if self.ended => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
+                    State::Unattached => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The client makes the rings and hands them over.
+    fn attach(&mut self, server: Identity) -> io::Result<()> {
+        let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let length = length_for(RING_BYTES, RING_BYTES).ok_or_else(no_memory)?;
+        let memory = Region::allocate(length, false).map_err(|_| no_memory())?;
+        // Without descriptors there is no memfd.
+        let (memfd, _) =
+            memory.memfd_for(server.number()).ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let attach = Message::Attach { length: length as u64, upward: RING_BYTES, downward: RING_BYTES };
+        send(self.hold.socket(), attach, Some(memfd))?;
+        let rings = Rings::map(memfd, RING_BYTES, RING_BYTES, End::Client, Arc::clone(&self.hold))?;
+        self.state = State::Client { rings, lender: Lender::default(), server };
+        Ok(())
+    }
+
+    fn knows(&self, region: u32) -> bool {
+        matches!(&self.state, State::Server { borrower, .. } if borrower.knows(region))
+    }
+
+    /// Takes the messages that wait at the socket, up to a number.
+    fn look(&mut self) -> io::Result<()> {
+        self.polls = 0;
+        for _ in 0..MESSAGES_PER_LOOK {
+            let (message, memfd) = match receive(self.hold.socket())? {
+                Incoming::Message(message, memfd) => (message, memfd),
+                Incoming::Nothing => break,
+                Incoming::End => {
+                    self.ended = true;
+                    break;
+                }
+            };
+            self.take(message, memfd)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message, memfd: Option<OwnedFd>) -> io::Result<()> {
+        match (&mut self.state, message, memfd) {
+            (_, Message::Doorbell, _) => Ok(()),
+            (State::Client { .. }, Message::Refusal { errno }, _) => {
+                // An errno is at most 4,095.
+                Err(io::Error::from_raw_os_error(errno.clamp(1, 4095) as i32))
+            }
+            (State::Unattached, Message::Attach { length, upward, downward }, Some(memfd)) => {
+                let hold = Arc::clone(&self.hold);
+                let fits = length_for(upward, downward).is_some_and(|bytes| bytes as u64 == length);
+                let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold);
+                match rings {
+                    Ok(rings) if fits => {
+                        self.state = State::Server { rings, borrower: Borrower::default() };
+                        Ok(())
+                    }
+                    _ => Err(broken("the rings are not a sealed memfd of the length that it says")),
+                }
+            }
+            (State::Server { borrower, .. }, Message::Region { number, length }, Some(memfd)) => {
+                borrower.take(number, length, &memfd, &self.hold).map_err(io::Error::other)
+            }
+            (State::Server { borrower, .. }, Message::Withdraw { number }, _) => {
+                borrower.give_back(number).map_err(io::Error::other)
+            }
+            _ => Err(broken("it has no place in the present state")),
+        }
+    }
+
+    /// After a sleep: says that this side is awake, and takes what woke it.
+    fn wake(&mut self) -> io::Result<()> {
+        if !self.armed {
+            return Ok(());
+        }
+        self.armed = false;
+        if let Some(rings) = self.rings() {
+            rings.disarm();
+        }
+        self.look()
+    }
+
+    fn rings(&mut self) -> Option<&mut Rings> {
+        match &mut self.state {
+            State::Client { rings, .. } | State::Server { rings, .. } => Some(rings),
+            State::Connecting { .. } | State::Unattached => None,
+        }
+    }
+
+    /// Rings the peer's bell.
+    fn ring(&mut self) -> io::Result<()> {
+        match send(self.hold.socket(), Message::Doorbell, None) {
+            Ok(()) => Ok(()),
+            // What it has not read wakes it as well.
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(cause) => Err(cause),
+        }
+    }
+}
+
+fn broken(why: &'static str) -> io::Error {
+    io::Error::other(Violation::BadSideMessage(why))
+}
+
+impl ByteSocket for ShmSocket {
+    fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize> {
+        self.settle()?;
+        self.wake()?;
+        let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Moved { bytes, ring } = rings.write(pieces).map_err(io::Error::other)?;
+        if ring {
+            self.ring()?;
+        }
+        if bytes == 0 {
+            // A peer that is gone makes no room.
+            if self.ended {
+                return Err(io::Error::from_raw_os_error(libc::EPIPE));
+            }
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(bytes)
+    }
+
+    fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
+        self.settle()?;
+        self.wake()?;
+        let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Moved { bytes, ring } = rings.read(pieces).map_err(io::Error::other)?;
+        if bytes > 0 {
+            self.polls = 0;
+            if ring {
+                // A peer that is gone needs no bell, and what it said before is read.
+                let _ = self.ring();
+            }
+            return Ok(bytes);
+        }
+        if self.ended {
+            return Ok(0);
+        }
+        self.polls += 1;
+        if self.polls >= POLLS_PER_LOOK {
+            self.look()?;
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn readiness(&self) -> Option<RawFd> {
+        match self.state {
+            State::Connecting { .. } => None,
+            _ => Some(self.hold.socket().as_raw_fd()),
+        }
+    }
+
+    fn shutdown(&mut self) {
+        self.shut = true;
+        match self.state {
+            // The server reads this as the end, and closes its socket once nothing there reaches our memory any more.
+            // No connection, no need.
+            State::Connecting { .. } | State::Client { .. } => {
+                let _ = rustix::net::shutdown(self.hold.socket(), rustix::net::Shutdown::Write);
+            }
+            // Closing the socket is the client's sign that we are done with its memory: that is when the last
+            // operation on it has ended.
+            State::Unattached | State::Server { .. } => self.state = State::Unattached,
+        }
+    }
+
+    fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        if !reads && !blocked {
+            return Armed::Wait(0);
+        }
+        if self.ended || self.hold.has_vanished() {
+            return Armed::Ready;
+        }
+        // Messages that come meanwhile make the socket readable.
+        if let Some(rings) = self.rings() {
+            match rings.arm(reads, blocked) {
+                // What is wrong shows at the next send or receive.
+                Ok(true) | Err(_) => return Armed::Ready,
+                Ok(false) => self.armed = true,
+            }
+        }
+        Armed::Wait(libc::POLLIN)
+    }
+
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
+    fn lends(&self) -> bool {
+        matches!(self.state, State::Client { .. } | State::Connecting { .. })
+    }
+
+    fn lend(&mut self, buffer: &Buffer) -> Option<PlacedPiece> {
+        match &mut self.state {
+            State::Client { lender, server, .. } => lender.lend(buffer, self.hold.socket(), server.number()),
+            _ => None,
+        }
+    }
+
+    fn borrow(&mut self, piece: PlacedPiece) -> std::result::Result<Buffer, Violation> {
+        // It was handed over before the frame was written: the message waits at the socket, perhaps behind others.
+        for _ in 0..LOOKS_FOR_REGION {
+            if self.knows(piece.region) {
+                break;
+            }
+            self.look().map_err(|cause| {
+                let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<Violation>());
+                inner.copied().unwrap_or(Violation::BadPlacement("its region could not be taken"))
+            })?;
+        }
+        match &self.state {
+            State::Server { borrower, .. } => borrower.reach(piece),
+            _ => Err(Violation::BadPlacement("only a client's memory is reached")),
+        }
+    }
+
+    fn is_released(&mut self, wait: Duration) -> bool {
+        if !self.lends() {
+            return true;
+        }
+        let deadline = Instant::now() + wait;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = rustix::event::Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // Our own end is shut: a hang-up says that the other one is closed too.
+            let mut watched = [PollFd::from_borrowed_fd(self.hold.socket(), PollFlags::empty())];
+            let polled = poll(&mut watched, Some(&timeout));
+            if watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+                return true;
+            }
+            match polled {
+                Err(rustix::io::Errno::INTR) if !left.is_zero() => {}
+                _ => return false,
+            }
+        }
+    }
+}
