@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     pub(crate) library: PathBuf,
     /// For `LD_LIBRARY_PATH` with `--ioengine=libraio`.
     pub(crate) folder: PathBuf,
+    /// fio's sources, configured.
+    sources: PathBuf,
 }
 
 impl Engine {
@@ -66,6 +68,29 @@ impl Engine {
         }
         fio.env("LD_LIBRARY_PATH", path);
         fio
+    }
+
+    /// Lints and unit tests of the engine's crate, which those of the workspace leave out.
+    ///
+    /// # Errors
+    /// What the tools say.
+    pub(crate) fn check(&self) -> Result<()> {
+        let lint = [
+            "clippy",
+            "--release",
+            "--quiet",
+            "--package",
+            "fio-engine",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        let test = ["test", "--release", "--quiet", "--package", "fio-engine"];
+        for arguments in [&lint[..], &test[..]] {
+            child::output(cargo(arguments).env("FIO_ROOT", &self.sources), BUILD_TIME)?;
+        }
+        Ok(())
     }
 }
 
@@ -100,7 +125,7 @@ pub(crate) fn build() -> Result<Engine> {
     let library = target.join("release/libfio_engine.so");
     let folder = target.join("fio");
     install(&library, &folder.join("libraio"))?;
-    Ok(Engine { fio_version, library, folder })
+    Ok(Engine { fio_version, library, folder, sources })
 }
 
 /// Cargo's folder for what it builds.

@@ -146,6 +146,12 @@ impl Job {
             || member!(self.o.disable_bw) == 0
     }
 
+    /// Whether fio asks for the events of all that it has committed before it sleeps. It does not where a log says when
+    /// to do what, and where other threads verify and it waits for one of them.
+    pub fn asks_for_events_before_it_waits(self) -> bool {
+        !self.replays_log() && member!(self.o.verify_async) == 0
+    }
+
     /// The user, or a limit of time, wants the job to end.
     pub fn is_ending(self) -> bool {
         let place = place!(self.terminate);

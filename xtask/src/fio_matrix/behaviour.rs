@@ -127,6 +127,7 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }),
         Case::quick("engine: the sample jobs run", sample_jobs),
+        Case::quick("engine: lints and unit tests of its own", |ground| ground.engine.check()),
         Case::quick("engine: a log of I/O is written and replayed", |ground| {
             let log = ground.data().join("log");
             let log = log.display();
@@ -145,7 +146,6 @@ fn sample_jobs(ground: &mut Ground) -> Result<()> {
     for entry in entries.flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|extension| extension == "fio") {
-            // Shorter than their users want them.
             ground.fio_well(&[path.display().to_string()])?;
             count += 1;
         }
