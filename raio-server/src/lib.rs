@@ -26,6 +26,8 @@
 //! # }
 //! ```
 
+#![deny(unsafe_code)]
+
 mod backend;
 mod config;
 mod counters;
@@ -34,6 +36,7 @@ mod export_config;
 mod exports;
 mod offloop;
 mod server;
+#[allow(unsafe_code, reason = "the raw calls, each with its reasons")]
 mod sys;
 mod worker;
 

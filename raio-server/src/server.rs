@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Time beyond the end of patience for a worker to say its goodbyes.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
+/// Time for an address to become free.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the workers of a server share; looked at when somebody asks for the server's info.
 pub(crate) struct Shared {
     pub started: Instant,
@@ -100,7 +103,7 @@ pub fn start(config: Config) -> Result<Running> {
             connections_max: config.connections_max,
         };
         let failed = |cause| Error::Listen { uri: uri.to_string(), cause };
-        let server = acceptor.listen(uri, options).map_err(failed)?;
+        let server = listen(&mut acceptor, uri, &options).map_err(failed)?;
         running.uris.push(acceptor.local_uri(server).map_err(failed)?);
     }
     let handle = acceptor.handle();
@@ -119,6 +122,20 @@ pub fn start(config: Config) -> Result<Running> {
         tracing::info!("export {export}");
     }
     Ok(running)
+}
+
+/// Listens. An address may still be in use for a moment after a server was killed: the kernel ends rings, and lets go of
+/// what they watch, after the process is gone.
+fn listen(acceptor: &mut Context, uri: &Uri, options: &ServerOptions) -> libxio::Result<libxio::Server> {
+    let deadline = Instant::now() + ADDRESS_PATIENCE;
+    loop {
+        match acceptor.listen(uri, options.clone()) {
+            Err(error) if error.errno() == libc::EADDRINUSE && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 impl Running {

@@ -181,6 +181,20 @@ fn a_file_configures_it_and_a_hangup_reads_the_exports_again() {
 }
 
 #[test]
+fn a_restarted_server_has_its_address_back() {
+    let _watchdog = minute();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    for signal in [Signal::TERM, Signal::KILL, Signal::TERM, Signal::KILL, Signal::TERM] {
+        let daemon = Daemon::start(&["--listen", &address, "-n", "1"]);
+        let client = daemon.client();
+        client.ping().unwrap();
+        daemon.signal(signal);
+        daemon.end();
+    }
+}
+
+#[test]
 fn mistakes_are_told_with_what_to_do() {
     let _watchdog = minute();
     let message = fails(2, &["--frobnicate"]);

@@ -257,6 +257,11 @@ impl Drop for Context {
         for key in self.links.keys() {
             self.drop_link(key);
         }
+        // A poll that is left to the ring's own end, which the kernel does later, would keep the address in use.
+        for index in 0..self.servers.index_end() {
+            let armed = self.servers.key_at(index).and_then(|key| self.servers.get_mut(key)?.armed.take());
+            self.disarm(armed, index, crate::reactor::TicketKind::Listener);
+        }
         self.end_operations();
     }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod file;
+#[allow(unsafe_code, reason = "signal calls, each with its reasons")]
 mod signals;
 
 use arguments::{Arguments, LogFormat, Plan};
