@@ -239,11 +239,12 @@ impl ConnectionSink<'_> {
     pub(super) fn acknowledged(&mut self, sequence: u32) -> Result<(), Violation> {
         let state = &mut *self.state;
         let before = state.one_way_out.unacknowledged();
-        state.one_way_out.acknowledge(sequence, |sequence, entry| {
+        let found = state.one_way_out.acknowledge(sequence, |sequence, entry| {
             if entry.receipt_due { Err(Violation::ReceiptMissing { sequence }) } else { Ok(()) }
-        })?;
+        });
         let ended = before - state.one_way_out.unacknowledged();
         self.statistics.one_way_unacknowledged.subtract(u64::from(ended));
+        found?;
         if ended > 0 && std::mem::take(&mut state.send_blocked) {
             self.events.push_back(Event::SendReady { connection: state.handle });
         }
