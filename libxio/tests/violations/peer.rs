@@ -91,7 +91,16 @@ impl Scene {
     fn over(context: Context, socket: TcpStream, server: Option<Server>) -> Scene {
         socket.set_nonblocking(true).unwrap();
         let (events, received) = (Vec::new(), Vec::new());
-        Scene { context, connection: None, events, socket, received, crc: false, handshake: true, _server: server }
+        Scene {
+            context,
+            connection: None,
+            events,
+            socket,
+            received,
+            crc: false,
+            handshake: true,
+            _server: server,
+        }
     }
 
     /// The peer is a client whose connection is accepted.
