@@ -59,3 +59,52 @@ fn hello_world_greets() {
     assert_eq!((code, &out[..]), (Some(1), ""));
     assert!(err.contains("Connection refused") && err.contains("127.0.0.1"), "{err}");
 }
+
+/// Each prints what its first lines promise, whatever else is going on.
+#[test]
+fn examples_print_what_they_promise() {
+    let programs = [
+        (env!("CARGO_BIN_EXE_hello_world_mt"), include_str!("../src/bin/hello_world_mt.rs")),
+        (env!("CARGO_BIN_EXE_one_way"), include_str!("../src/bin/one_way.rs")),
+        (env!("CARGO_BIN_EXE_bidirectional"), include_str!("../src/bin/bidirectional.rs")),
+        (env!("CARGO_BIN_EXE_one_sided"), include_str!("../src/bin/one_sided.rs")),
+        (env!("CARGO_BIN_EXE_external_loop_epoll"), include_str!("../src/bin/external_loop_epoll.rs")),
+        (env!("CARGO_BIN_EXE_external_loop_tokio"), include_str!("../src/bin/external_loop_tokio.rs")),
+    ];
+    for (program, source) in programs {
+        let promised: Vec<&str> = source
+            .lines()
+            .skip_while(|line| !line.starts_with("//! $"))
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//! "))
+            .collect();
+        let (code, out, err) = run(&mut Command::new(program));
+        assert_eq!((code, &err[..]), (Some(0), ""), "{program}");
+        let mut printed: Vec<&str> = out.lines().collect();
+        // Which worker greets which client is chance, two of one and one of the other are not.
+        if program.ends_with("hello_world_mt") {
+            let on = |worker| printed.iter().filter(|line| line.ends_with(worker)).count();
+            let mut spread = [on("worker 0"), on("worker 1")];
+            spread.sort_unstable();
+            assert_eq!((printed.len(), spread), (3, [1, 2]));
+            printed.clone_from(&promised);
+        }
+        assert_eq!(printed, promised, "{program}");
+    }
+}
+
+#[test]
+fn a_file_is_transferred() {
+    let program = || Command::new(env!("CARGO_BIN_EXE_file_transfer"));
+    let folder = tempfile::tempdir().unwrap();
+    let (source, received) = (folder.path().join("source"), folder.path().join("received"));
+    std::fs::create_dir(&received).unwrap();
+    let content: Vec<u8> = (0..5_000_000_u32).map(|at| (at / 3) as u8).collect();
+    std::fs::write(&source, &content).unwrap();
+    let (_server, uri) = Running::serve(program().args(["server", "tcp://127.0.0.1:0"]).arg(&received));
+    let uri = format!("{}/../copy", uri.trim_end_matches('/'));
+    let (code, out, err) = run(program().args(["client", &uri]).arg(&source));
+    assert_eq!((code, &out[..], &err[..]), (Some(0), "sent 5000000 bytes\n", ""));
+    assert!(std::fs::read(received.join("copy")).unwrap() == content, "the file changed on the way");
+}

@@ -21,6 +21,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "raio/src/borrow.rs",
     "raio/src/asynchronous/tokio.rs",
     "raio/src/capi/",
+    "examples/src/bin/external_loop_tokio.rs",
     "fio-engine/src/",
     "xtask/src/child.rs",
 ];

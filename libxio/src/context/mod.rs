@@ -56,7 +56,7 @@ use links::LinkEntry;
 use serving::ServerState;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -247,6 +247,16 @@ impl Context {
             self.ring.as_ref().ok_or(Error::Unsupported("a context on virtual time has no descriptor"))?;
         self.driven_outside = true;
         Ok(ring.fd())
+    }
+
+    /// The descriptor of [`Context::poll_fd`], borrowed, for interfaces that take no plain numbers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on virtual time.
+    pub fn poll_fd_borrowed(&mut self) -> Result<BorrowedFd<'_>> {
+        self.poll_fd()?;
+        let ring = self.ring.as_ref().map(Ring::as_fd);
+        ring.ok_or(Error::Unsupported("a context on virtual time has no descriptor"))
     }
 }
 

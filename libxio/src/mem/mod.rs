@@ -17,5 +17,5 @@ pub(crate) use peer::{PeerHold, PeerMemory};
 pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};
 pub use region::Region;
 pub(crate) use region::{PAGE_BYTES, WeakRegion};
-pub(crate) use sgl::{IoVec, RawEntries};
-pub use sgl::{SGL_PIECES_MAX, Sgl};
+pub(crate) use sgl::RawEntries;
+pub use sgl::{IoVec, SGL_PIECES_MAX, Sgl};

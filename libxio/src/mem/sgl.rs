@@ -18,12 +18,18 @@ pub struct Sgl {
     length: usize,
 }
 
-/// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive.
+/// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive. What is
+/// received into is reached through a unique borrow of the entry only, so entries are not copied.
 #[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(crate) struct IoVec<'a> {
+pub struct IoVec<'a> {
     raw: libc::iovec,
     borrowed: PhantomData<&'a Sgl>,
+}
+
+impl std::fmt::Debug for IoVec<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IoVec({} bytes)", self.len())
+    }
 }
 
 impl<'a> IoVec<'a> {
@@ -39,7 +45,9 @@ impl<'a> IoVec<'a> {
         IoVec { raw, borrowed: PhantomData }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.raw.iov_len
     }
 
@@ -63,8 +71,15 @@ impl<'a> IoVec<'a> {
         unsafe { std::ptr::copy(source, self.raw.iov_base.cast::<u8>().add(offset), length) };
     }
 
-    /// A copy of the first `length` bytes (at most all), for simulated sockets.
-    pub(crate) fn copy_out(&self, length: usize) -> Vec<u8> {
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of the first `length` bytes (at most all), for sockets that are no descriptors.
+    #[must_use]
+    pub fn copy_out(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length.min(self.len())];
         // SAFETY: the entry's memory is valid for `len` bytes while the list that it borrows lives.
         unsafe { std::ptr::copy(self.raw.iov_base.cast(), bytes.as_mut_ptr(), bytes.len()) };
@@ -72,7 +87,7 @@ impl<'a> IoVec<'a> {
     }
 
     /// Copies bytes to the front of the entry's memory, as a receive would; what does not fit is left out.
-    pub(crate) fn copy_in(&mut self, bytes: &[u8]) {
+    pub fn copy_in(&mut self, bytes: &[u8]) {
         let length = bytes.len().min(self.len());
         // SAFETY: as in `copy_out`; receives are only given entries whose memory may be written.
         unsafe { std::ptr::copy(bytes.as_ptr(), self.raw.iov_base.cast(), length) };

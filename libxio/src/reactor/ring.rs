@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// Tells completions apart: kind, stamp (24 bits, so that a late one is known) and index of the entry concerned.
@@ -107,6 +107,12 @@ impl Ring {
         }
         let timeout = Box::new(types::Timespec::new());
         Ok(Ring { ring, backlog: VecDeque::new(), enters: 0, timeout })
+    }
+
+    /// The ring's descriptor, for as long as the ring lives.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and keeps it open, and the result borrows the ring.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
     pub(crate) fn fd(&self) -> RawFd {

@@ -9,7 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub(crate) const IO_VECS_MAX: usize = 192;
 
 /// Sends the pieces in order without blocking; `WouldBlock` where there is no room.
-pub(crate) fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoVec<'_>]) -> io::Result<usize> {
+///
+/// # Errors
+/// As sendmsg(2). There is no SIGPIPE.
+pub fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoVec<'_>]) -> io::Result<usize> {
     let message = message_header(pieces);
     // SAFETY: `message` points to `pieces.len()` entries (IoVec is repr(transparent) over iovec), whose memory is
     // kept alive by the lists that they borrow; the kernel only reads it.
@@ -19,7 +22,10 @@ pub(crate) fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoVec<'_>]) -> io:
 }
 
 /// Receives into the pieces in order without blocking; 0 is the end of the stream.
-pub(crate) fn receive_vectored(socket: BorrowedFd<'_>, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
+///
+/// # Errors
+/// As recvmsg(2); `WouldBlock` where there is nothing.
+pub fn receive_vectored(socket: BorrowedFd<'_>, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
     let mut message = message_header(pieces);
     // SAFETY: as in `send_vectored`; the memory is valid for writes, since the entries come from landing lists
     // (whose owners gave the right to write) or from mutable slices.

@@ -3,6 +3,10 @@
 //!
 //! A link moves whole frames. It asks a [`Sink`] where a frame's data shall land before the data arrives, delivers
 //! frames in order, and never blocks. Faults, capture and throttling are links (or sockets) around others.
+//!
+//! An application brings a transport of its own by [`ContextOptions::transports`](crate::ContextOptions::transports).
+//! Where it is an ordered stream of bytes, a [`ByteSocket`] under a [`Stream`] is all there is to write; docs/TRANSPORTS.md
+//! goes through an example.
 
 mod clock;
 mod shm;
@@ -10,10 +14,12 @@ mod sim;
 mod stream;
 mod tcp;
 
+pub use crate::mem::IoVec;
+pub use crate::sys::{receive_vectored, send_vectored};
 pub use clock::{Clock, VirtualClock};
 pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork};
-pub(crate) use stream::{ByteSocket, Stream};
+pub use stream::{ByteSocket, Stream};
 pub(crate) use tcp::Tcp;
 
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};

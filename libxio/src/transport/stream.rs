@@ -21,10 +21,16 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 /// A non-blocking ordered stream of bytes.
-pub(crate) trait ByteSocket: Send + Debug {
-    /// Sends the pieces in order; `WouldBlock` where there is no room (or no connection yet).
+pub trait ByteSocket: Send + Debug {
+    /// Sends the pieces in order; `WouldBlock` where there is no room (or no connection yet). A part may be taken.
+    ///
+    /// # Errors
+    /// The stream is broken.
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
     /// Receives into the pieces in order; `WouldBlock` where there is nothing, 0 at the end.
+    ///
+    /// # Errors
+    /// The stream is broken.
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize>;
     /// To wait on; `None` if it has to be polled.
     fn readiness(&self) -> Option<RawFd>;
@@ -74,7 +80,7 @@ const SCRATCH_BEHIND_LARGE_BYTES: usize = 4 << 10;
 
 /// Frames over a byte stream.
 #[derive(Debug)]
-pub(crate) struct Stream<S> {
+pub struct Stream<S> {
     socket: S,
     peer: String,
     limits: FrameLimits,
@@ -123,7 +129,9 @@ enum Receiving {
 }
 
 impl<S: ByteSocket> Stream<S> {
-    pub(crate) fn new(socket: S, peer: String) -> Self {
+    /// Frames over this socket; `peer` names the other end for people.
+    #[must_use]
+    pub fn new(socket: S, peer: String) -> Self {
         Stream {
             socket,
             peer,

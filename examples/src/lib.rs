@@ -1,0 +1,3 @@
+//! What the examples share: a transport that libxio does not have.
+
+pub mod uds;
