@@ -212,6 +212,7 @@ impl Scene {
             immediate_bytes_max: u32::MAX,
             slots: u16::MAX,
             own_slots: u16::MAX,
+            extension_bytes_max: 0,
             crc: self.crc || self.handshake,
         };
         self.until("a frame", |scene| {
