@@ -10,6 +10,7 @@ mod bench;
 mod child;
 mod compile;
 mod counts;
+mod demo;
 mod fio;
 mod fio_matrix;
 mod packages;
@@ -43,6 +44,8 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build, serve a file, copy it there and back, run fio against it, and say what was measured
+    Demo(demo::Arguments),
     /// Measure this stack beside its peers
     Bench(bench::Arguments),
     /// Run every test
@@ -54,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let done = match &command {
+        Command::Demo(arguments) => demo::run(arguments, &common),
         Command::Bench(arguments) => bench::run(arguments, &common),
         Command::Test(arguments) => test::run(arguments, &common),
         Command::Fio(arguments) => fio::run(arguments, &common),

@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
         what: "fio verifies and disturbs through its engine",
         run: |arguments| fio_matrix::run(arguments.long),
     },
+    Step { name: "demo", what: "the demonstration runs, as a user would run it", run: demo },
 ];
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
@@ -124,4 +125,8 @@ fn doctests(_: &Arguments) -> Result<()> {
     let arguments =
         ["test", "--quiet", "--doc", "--workspace", "--exclude", "fio-engine", "--features", "raio/tokio"];
     child::run(&mut cargo(&arguments), STEP_TIME)
+}
+
+fn demo(_: &Arguments) -> Result<()> {
+    child::run(&mut cargo(&["xtask", "demo", "--mib", "64", "--seconds", "1"]), STEP_TIME)
 }

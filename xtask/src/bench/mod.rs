@@ -23,6 +23,7 @@ use crate::compile::cargo;
 use crate::{Common, Result, child, packages, root};
 use clap::Args;
 use crowd::Crowd;
+pub(crate) use measured::Measured;
 use message::Talk;
 use place::Place;
 pub(crate) use place::{Server, work_folder};
