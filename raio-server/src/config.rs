@@ -95,7 +95,8 @@ impl Config {
         if self.insecure {
             return Ok(());
         }
-        for uri in &self.listen {
+        // Who comes by shared memory is on this machine, and its user is looked at.
+        for uri in self.listen.iter().filter(|uri| uri.scheme() != "shm") {
             let addresses =
                 uri.socket_addresses().map_err(|cause| Error::Listen { uri: uri.to_string(), cause })?;
             if !addresses.iter().all(|address| address.ip().is_loopback()) {
@@ -106,7 +107,8 @@ impl Config {
     }
 }
 
-/// An address to listen on: `tcp://127.0.0.1:5555`, or `127.0.0.1:5555`.
+/// An address to listen on: `tcp://127.0.0.1:5555`, or `127.0.0.1:5555`, or `shm:///run/raio.sock` for clients on this
+/// machine (with `?allow=USER,USER` or `?allow=any`, by numbers, for others than this process's user and root).
 ///
 /// # Errors
 /// [`Error::ListenText`].
@@ -117,8 +119,18 @@ pub fn parse_listen(text: &str) -> Result<Uri> {
         libxio::Error::BadUri { reason, .. } => bad(reason.to_owned()),
         other => bad(other.to_string()),
     })?;
+    if uri.scheme() == "shm" {
+        let names_socket = uri.resource() != "/" || uri.query("socket").is_some();
+        if !uri.host().is_empty() || !names_socket {
+            return Err(bad("after shm:// comes the path of a socket, with its leading slash".to_owned()));
+        }
+        return Ok(uri);
+    }
     if uri.scheme() != "tcp" {
-        return Err(bad(format!("transport {:?} is not known to this server, tcp is", uri.scheme())));
+        return Err(bad(format!(
+            "transport {:?} is not known to this server, tcp and shm are",
+            uri.scheme()
+        )));
     }
     if uri.host().is_empty() {
         return Err(bad("the host is missing".to_owned()));
@@ -140,6 +152,10 @@ mod tests {
             assert_eq!((uri.host(), uri.port()), ("127.0.0.1", 5));
         }
         assert_eq!(parse_listen("[::1]:0").unwrap().host(), "::1");
+        assert_eq!(parse_listen("shm:///run/raio.sock?allow=7").unwrap().resource(), "/run/raio.sock");
+        for text in ["shm://", "shm:///", "shm://run/raio.sock"] {
+            assert!(matches!(parse_listen(text), Err(Error::ListenText { .. })), "{text}");
+        }
         for text in ["", "tcp://", "udp://1.2.3.4:5", "1.2.3.4:99999", "1.2.3.4:x", "tcp://1.2.3.4:5/data"] {
             assert!(matches!(parse_listen(text), Err(Error::ListenText { .. })), "{text}");
         }

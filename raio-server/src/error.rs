@@ -37,7 +37,10 @@ pub enum Error {
         other: String,
     },
     /// An address to listen on that can't be understood.
-    #[error("bad address {text:?}: {reason}; an address is tcp://HOST:PORT, or HOST:PORT")]
+    #[error(
+        "bad address {text:?}: {reason}; an address is tcp://HOST:PORT, HOST:PORT, or \
+             shm:///PATH"
+    )]
     ListenText {
         /// The text as given.
         text: String,

@@ -17,6 +17,9 @@ Examples:
   raio-server --config /etc/raio-server.toml          exports and settings from a file (see --print-config)
   raio-server -a 127.0.0.1 -p 5555 -t tcp -n 4        as R-AIO's server is called: only /dev/null is served
 
+  raio-server --export /srv/data --listen tcp://127.0.0.1:5555 --listen shm:///run/raio.sock
+                                                      clients on this machine share memory with the server
+
 Without --listen the server is reached from this machine only, at tcp://127.0.0.1:5555. Who can reach it can use its
 exports, as the user that it runs as: listening on other addresses needs --insecure. When it accepts connections it
 prints a line for each address: listening tcp://127.0.0.1:5555
@@ -32,7 +35,8 @@ pub(super) struct Arguments {
     /// What clients can open: NAME=PATH, /PATH, NAME=null[:SIZE] or NAME=memory:SIZE; add :ro for read-only; repeatable
     #[arg(long, value_name = "EXPORT")]
     export: Vec<String>,
-    /// Address to listen on: tcp://HOST:PORT; port 0 takes a free one; repeatable [default: tcp://127.0.0.1:5555]
+    /// Address to listen on: tcp://HOST:PORT, port 0 takes a free one; or shm:///PATH, a socket by which clients on
+    /// this machine share memory with the server; repeatable [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// Exports and settings from this file; options of the command line add to it, or win

@@ -9,7 +9,8 @@ use std::time::Duration;
 /// A file with every setting at its default, for people to start from.
 pub(super) const EXAMPLE: &str = r#"# Configuration of raio-server. Lines that begin with # show the defaults.
 
-# Addresses to listen on; port 0 takes a free one.
+# Addresses to listen on; port 0 takes a free one. "shm:///run/raio.sock" is a socket by which clients on this machine
+# share memory with the server: those of its own user and root, with ?allow=1000,1001 or ?allow=any others too.
 listen = ["tcp://127.0.0.1:5555"]
 
 # Listen beyond this machine, though everybody who reaches the server may use its exports.
