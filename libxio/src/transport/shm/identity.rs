@@ -1,6 +1,9 @@
 //! Who is at the other end of a Unix socket, and whether we talk to them.
 
 use crate::{Error, Result, Uri, sys};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -19,6 +22,19 @@ impl Identity {
     pub(super) fn of_peer(socket: BorrowedFd<'_>) -> io::Result<Identity> {
         let credentials = sys::peer_credentials(socket)?;
         Ok(Identity { uid: credentials.uid, pid: credentials.pid })
+    }
+
+    /// Whether the process has ended; false where that can't be seen from here.
+    pub(super) fn is_dead(self) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else { return false };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(errno) => errno == Errno::SRCH,
+            Ok(process) => {
+                // Readable once it has ended, though its parent may not have looked yet.
+                let mut watched = [PollFd::new(&process, PollFlags::IN)];
+                poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+            }
+        }
     }
 
     /// A number for the one who may see a region; never 0.

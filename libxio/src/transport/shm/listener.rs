@@ -68,11 +68,17 @@ fn local_uri(uri: &Uri, path: &str) -> Result<Uri> {
     Ok(Uri::new("shm", "", None, resource).with_query("socket", path))
 }
 
-/// Whether a socket is at the path that nobody listens at.
+/// Whether a socket is at the path that nobody listens at. A process that was killed may seem to listen for a moment
+/// longer: its io_uring holds the socket until the kernel has cleared it away.
 fn is_abandoned(path: &str, address: &SocketAddrUnix, probe: &OwnedFd) -> bool {
     let is_socket = rustix::fs::lstat(path)
         .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Socket);
-    is_socket && rustix::net::connect(probe, address) == Err(Errno::CONNREFUSED)
+    is_socket
+        && match rustix::net::connect(probe, address) {
+            Err(Errno::CONNREFUSED) => true,
+            Ok(()) => Identity::of_peer(probe.as_fd()).is_ok_and(Identity::is_dead),
+            Err(_) => false,
+        }
 }
 
 impl Listener for ShmListener {

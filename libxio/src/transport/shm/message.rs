@@ -141,8 +141,12 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
-    {
+    let mut outcome = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+    if matches!(outcome, Err(Errno::CONNRESET)) {
+        // The peer has closed without reading all that we said; what it said before (a refusal) comes after that news.
+        outcome = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+    }
+    let received = match outcome {
         Ok(received) => received,
         Err(Errno::AGAIN | Errno::INTR) => return Ok(Incoming::Nothing),
         Err(Errno::CONNRESET) => return Ok(Incoming::End),

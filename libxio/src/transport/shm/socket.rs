@@ -127,7 +127,13 @@ impl ShmSocket {
         let (memfd, _) =
             memory.memfd_for(server.number()).ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
         let attach = Message::Attach { length: length as u64, upward: RING_BYTES, downward: RING_BYTES };
-        send(self.hold.socket(), attach, Some(memfd))?;
+        if let Err(cause) = send(self.hold.socket(), attach, Some(memfd)) {
+            // A server that does not let us in says why before it closes.
+            return Err(match receive(self.hold.socket()) {
+                Ok(Incoming::Message(Message::Refusal { errno }, _)) => refused(errno),
+                _ => cause,
+            });
+        }
         let rings = Rings::map(memfd, RING_BYTES, RING_BYTES, End::Client, Arc::clone(&self.hold))?;
         self.state = State::Client { rings, lender: Lender::default(), server };
         Ok(())
@@ -157,10 +163,7 @@ impl ShmSocket {
     fn take(&mut self, message: Message, memfd: Option<OwnedFd>) -> io::Result<()> {
         match (&mut self.state, message, memfd) {
             (_, Message::Doorbell, _) => Ok(()),
-            (State::Client { .. }, Message::Refusal { errno }, _) => {
-                // An errno is at most 4,095.
-                Err(io::Error::from_raw_os_error(errno.clamp(1, 4095) as i32))
-            }
+            (State::Client { .. }, Message::Refusal { errno }, _) => Err(refused(errno)),
             (State::Unattached, Message::Attach { length, upward, downward }, Some(memfd)) => {
                 let hold = Arc::clone(&self.hold);
                 let fits = length_for(upward, downward).is_some_and(|bytes| bytes as u64 == length);
@@ -211,6 +214,12 @@ impl ShmSocket {
             Err(cause) => Err(cause),
         }
     }
+}
+
+/// What the server says.
+fn refused(errno: u32) -> io::Error {
+    // An errno is at most 4,095.
+    io::Error::from_raw_os_error(errno.clamp(1, 4095) as i32)
 }
 
 fn broken(why: &'static str) -> io::Error {

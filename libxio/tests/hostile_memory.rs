@@ -1,0 +1,657 @@
+//! What a broken or hostile peer can do with shared memory: hand over wrong memory, lie about places, scribble on
+//! everything, punch holes, take the pages away, die. Nobody else notices, and nothing outside what the peer itself has
+//! shared is touched.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod raw;
+
+use conformance::{Fabric, watchdog};
+use libxio::wire::{FrameHead, FrameKind, Goodbye, Welcome};
+use libxio::{
+    AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
+    OutgoingResponse, Region, ServerOptions, Session, StatisticsSnapshot,
+};
+use raw::{
+    End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, request, seals, tell,
+};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A server in its own thread: it answers with the request's data where there is some, else with 4 KiB that it has
+/// written to where the answer shall go.
+struct Server {
+    path: String,
+    handle: libxio::ContextHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Server {
+        Server::at(Fabric::shm().listen.resource())
+    }
+
+    fn at(path: &str) -> Server {
+        watchdog();
+        let mut server = Context::new(ContextOptions::default()).unwrap();
+        server.listen(&format!("shm://{path}").parse().unwrap(), ServerOptions::default()).unwrap();
+        let handle = server.handle();
+        let thread = std::thread::spawn(move || {
+            server
+                .run(|server, event| match event {
+                    Event::ConnectionRequest(request) => {
+                        // It may be gone already.
+                        let _ = server.accept(request, AcceptOptions::new());
+                    }
+                    Event::Request(mut request) => {
+                        let mut data = request.take_data();
+                        data.truncate(request.room() as usize);
+                        if data.is_empty() && request.room() > 0 {
+                            let length = request.room().min(4096) as usize;
+                            let mut buffer = server.response_buffer(&request, length).unwrap();
+                            buffer.copy_from(0, &vec![b'a'; length]);
+                            data = buffer.into();
+                        }
+                        let _ = server.respond(request, OutgoingResponse { header: b"answer", data });
+                    }
+                    _ => {}
+                })
+                .unwrap();
+        });
+        Server { path: path.to_owned(), handle, thread: Some(thread) }
+    }
+
+    fn counters(&self) -> StatisticsSnapshot {
+        self.handle.statistics().snapshot()
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&StatisticsSnapshot) -> bool) {
+        let start = Instant::now();
+        while !condition(&self.counters()) {
+            assert!(start.elapsed() < LONG, "waited in vain for {what}: {:?}", self.counters());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// A guest with a region of 64 KiB under number 0.
+    fn guest(&self) -> (End, Shared) {
+        let mut guest = End::client(&self.path);
+        guest.greet();
+        let region = Shared::new(65_536);
+        guest.hand_over(0, &region);
+        (guest, region)
+    }
+
+    /// Somebody well-behaved is still served.
+    fn serves(&self) {
+        let (mut guest, region) = self.guest();
+        guest.write(&request(0, 1, (0, 4096), &[], &[(0, 4096, 8192)]));
+        let (head, _) = guest.read_frame(&limits()).expect("an answer");
+        assert_eq!((head.kind, head.data_length), (FrameKind::Response, 4096));
+        assert!(region.read(8192, 4096).iter().all(|byte| *byte == b'a'));
+        assert!(region.read(12_288, 4096).iter().all(|byte| *byte == 0), "written beyond the landing");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.stop();
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the server has panicked");
+    }
+}
+
+/// The other side closes its socket.
+fn cut_off(socket: &std::os::fd::OwnedFd) {
+    while hear(socket).is_some() {}
+}
+
+/// The guest is told this rule's number, and is cut off.
+fn dismissed(mut guest: End, code: u32) {
+    while let Some((head, body)) = guest.read_frame(&limits()) {
+        if head.kind == FrameKind::Goodbye {
+            let goodbye = Goodbye::decode(&body).unwrap();
+            assert_eq!(goodbye.code, code, "{}", goodbye.text);
+            return cut_off(&guest.socket);
+        }
+    }
+    panic!("cut off without a word");
+}
+
+#[test]
+fn wrong_rings_are_refused() {
+    let server = Server::start();
+    let plain = MemfdFlags::empty();
+    let file: std::os::fd::OwnedFd = tempfile::tempfile().unwrap().into();
+    rustix::fs::ftruncate(&file, RINGS as u64).unwrap();
+    let good = || memfd(RINGS, seals(), plain);
+    let rings = |length: usize, up: u32, down: u32| message(raw::ATTACH, 0, length as u64, (up, down));
+    let ring = raw::RING as u32;
+    for (what, bytes, descriptor) in [
+        ("not sealed", attach(), memfd(RINGS, SealFlags::empty(), plain)),
+        ("may shrink", attach(), memfd(RINGS, SealFlags::GROW, plain)),
+        ("may grow", attach(), memfd(RINGS, SealFlags::SHRINK, plain)),
+        ("can't be written", attach(), memfd(RINGS, seals() | SealFlags::WRITE, plain)),
+        ("too short", attach(), memfd(RINGS - 4096, seals(), plain)),
+        ("too long", attach(), memfd(RINGS + 4096, seals(), plain)),
+        ("a file", attach(), file),
+        ("a socket", attach(), raw::socket()),
+        ("another length", rings(RINGS - 4096, ring, ring), good()),
+        ("rings of no power of two", rings(RINGS, ring + 4096, ring - 4096), good()),
+        (
+            "rings too large",
+            rings(4096 + (64 << 20), 32 << 20, 32 << 20),
+            memfd(4096 + (64 << 20), seals(), plain),
+        ),
+        ("no rings", rings(4096, 0, 0), memfd(4096, seals(), plain)),
+        ("a region first", message(raw::REGION, 0, RINGS as u64, (0, 0)), good()),
+    ] {
+        let socket = connect(&server.path);
+        tell(&socket, &bytes, &[descriptor.as_fd()]);
+        println!("{what}");
+        cut_off(&socket);
+    }
+    for (what, bytes, descriptors) in [
+        ("no memory", &attach()[..], 0),
+        ("too much memory", &attach()[..], 2),
+        ("too short", &attach()[..31], 1),
+        ("too long", &[0; 33][..], 1),
+        ("a kind that is not known", &message(77, 0, 0, (0, 0))[..], 0),
+        ("a refusal", &message(5, 13, 0, (0, 0))[..], 0),
+        ("a descriptor with a doorbell", &message(raw::DOORBELL, 0, 0, (0, 0))[..], 1),
+    ] {
+        let socket = connect(&server.path);
+        let memfd = good();
+        tell(&socket, bytes, &vec![memfd.as_fd(); descriptors]);
+        println!("{what}");
+        cut_off(&socket);
+    }
+    server.serves();
+}
+
+#[test]
+fn wrong_regions_end_the_link() {
+    let server = Server::start();
+    let plain = MemfdFlags::empty();
+    for (what, number, length, memory) in [
+        ("not sealed", 1, 8192, memfd(8192, SealFlags::empty(), plain)),
+        ("too short", 1, 8192, memfd(4096, seals(), plain)),
+        ("an odd length", 1, 5000, memfd(5000, seals(), plain)),
+        ("nothing", 1, 0, memfd(0, seals(), plain)),
+        ("a number that was given", 0, 8192, memfd(8192, seals(), plain)),
+        ("too much", 1, 1 << 40, memfd(1 << 40, seals(), plain)),
+    ] {
+        println!("{what}");
+        let (guest, _region) = server.guest();
+        guest.hand_over_as(number, length, memory.as_fd());
+        tell(&guest.socket, &message(raw::DOORBELL, 0, 0, (0, 0)), &[]);
+        cut_off(&guest.socket);
+    }
+    let (guest, _region) = server.guest();
+    tell(&guest.socket, &message(raw::WITHDRAW, 7, 0, (0, 0)), &[]);
+    cut_off(&guest.socket);
+    let (guest, _region) = server.guest();
+    tell(&guest.socket, &attach(), &[memfd(RINGS, seals(), plain).as_fd()]);
+    cut_off(&guest.socket);
+    server.serves();
+}
+
+#[test]
+fn places_outside_what_was_shared_are_refused() {
+    let server = Server::start();
+    const BAD: u32 = 25;
+    for (what, bytes) in [
+        ("another's region", request(0, 1, (0, 4096), &[], &[(1, 4096, 0)])),
+        ("beyond the end", request(0, 1, (0, 4096), &[], &[(0, 4096, 61_441)])),
+        ("a wrapping offset", request(0, 1, (0, 4096), &[], &[(0, 4096, u64::MAX - 100)])),
+        ("a longer landing than room", request(0, 1, (0, 4096), &[], &[(0, 8192, 0)])),
+        ("a shorter landing than room", request(0, 1, (0, 8192), &[], &[(0, 4096, 0)])),
+        ("data outside", request(0, 1, (4096, 0), &[(0, 4096, 65_536)], &[])),
+        ("data of another length", request(0, 1, (4096, 0), &[(0, 4095, 0)], &[])),
+        ("data of no length", request(0, 1, (0, 0), &[(0, 0, 0)], &[])),
+        ("nothing at all", request(0, 1, (0, 0), &[], &[])),
+        ("u32::MAX twice", request(0, 1, (4096, 0), &[(0, u32::MAX, 0), (0, u32::MAX, 0)], &[])),
+    ] {
+        println!("{what}");
+        let (mut guest, _region) = server.guest();
+        guest.write(&bytes);
+        dismissed(guest, BAD);
+    }
+    let placed = {
+        let head = FrameHead { slot: 0, sequence: 1, ..FrameHead::new(FrameKind::Response) };
+        frame(head, &[0, 0, 1, 0, 0, 0, 0, 0], b"")
+    };
+    let (mut guest, _region) = server.guest();
+    guest.write(&placed);
+    dismissed(guest, BAD);
+    server.serves();
+}
+
+#[test]
+fn positions_that_cannot_be_end_the_link() {
+    let server = Server::start();
+    for place in [0, 384] {
+        for value in [1 << 17, u64::MAX, u64::MAX / 2] {
+            let (mut guest, _region) = server.guest();
+            if place == 384 {
+                // How far the answers were read: looked at when one is to be written.
+                guest.rings.word(place).store(value, Ordering::SeqCst);
+                guest.write(&request(0, 1, (0, 4096), &[], &[(0, 4096, 0)]));
+            } else {
+                guest.rings.word(place).store(value, Ordering::SeqCst);
+                tell(&guest.socket, &message(raw::DOORBELL, 0, 0, (0, 0)), &[]);
+            }
+            cut_off(&guest.socket);
+        }
+    }
+    server.serves();
+}
+
+#[test]
+fn holes_are_survived() {
+    let server = Server::start();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let (mut guest, region) = server.guest();
+    for sequence in 1..200 {
+        rustix::fs::fallocate(&region.memfd, punch, 0, 65_536).unwrap();
+        guest.write(&request(0, sequence, (4096, 4096), &[(0, 4096, 0)], &[(0, 4096, 8192)]));
+        rustix::fs::fallocate(&region.memfd, punch, 0, 65_536).unwrap();
+        guest.read_frame(&limits()).expect("an answer");
+    }
+    // The rings themselves: everything in them is zero again, and what was said is lost.
+    rustix::fs::fallocate(&guest.rings.memfd, punch, 0, RINGS as u64).unwrap();
+    guest.rings.word(0).store(u64::MAX, Ordering::SeqCst);
+    tell(&guest.socket, &message(raw::DOORBELL, 0, 0, (0, 0)), &[]);
+    cut_off(&guest.socket);
+    server.serves();
+}
+
+/// Huge pages that nobody has: a touch would be SIGBUS.
+#[test]
+fn memory_without_pages_is_survived() {
+    const HUGE: usize = 2 << 20;
+    let Ok(memfd) = rustix::fs::memfd_create(
+        "huge",
+        MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+    ) else {
+        println!("this kernel has no huge pages");
+        return;
+    };
+    // More than any machine of a test has in its pool.
+    let length = HUGE << 14;
+    rustix::fs::ftruncate(&memfd, length as u64).unwrap();
+    rustix::fs::fcntl_add_seals(&memfd, seals()).unwrap();
+    let server = Server::start();
+    for bytes in [
+        request(0, 1, (0, 4096), &[], &[(1, 4096, length as u64 - 4096)]),
+        request(0, 1, (4096, 4096), &[(1, 4096, length as u64 - 4096)], &[(0, 4096, 0)]),
+    ] {
+        let (mut guest, _region) = server.guest();
+        guest.hand_over_as(1, length, memfd.as_fd());
+        guest.write(&bytes);
+        // An answer may come before the link ends.
+        while guest.read_frame(&limits()).is_some() {}
+        cut_off(&guest.socket);
+    }
+    server.serves();
+}
+
+#[test]
+fn a_peer_that_never_drains_its_ring_holds_up_nobody() {
+    let server = Server::start();
+    let (mut guest, _region) = server.guest();
+    for sequence in 1..40 {
+        for slot in 0..16 {
+            // Asked without a landing: the answers go into the ring until it is full.
+            let head = FrameHead { slot, sequence, room: 65_536, ..FrameHead::new(FrameKind::Request) };
+            guest.write(&frame(head, &[], b"question"));
+        }
+        if guest.is_closed() {
+            break;
+        }
+        server.serves();
+    }
+}
+
+/// A peer whose messages pile up, and doorbells without end.
+#[test]
+fn a_flood_of_messages_holds_up_nobody() {
+    let server = Server::start();
+    let (guest, _region) = server.guest();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if !tell(&guest.socket, &message(raw::DOORBELL, 0, 0, (0, 0)), &[]) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..50 {
+            server.serves();
+        }
+        stop.store(true, Ordering::Relaxed);
+        rustix::net::shutdown(&guest.socket, rustix::net::Shutdown::Both).unwrap();
+    });
+    server.serves();
+}
+
+#[test]
+fn another_user_is_refused_unless_allowed() {
+    if !rustix::process::geteuid().is_root() {
+        println!("needs root, to be somebody else");
+        return;
+    }
+    watchdog();
+    let path = Fabric::shm().listen.resource().to_owned();
+    for (listen, errno) in
+        [(format!("shm://{path}?allow=54321"), None), (format!("shm://{path}"), Some(libc::EACCES))]
+    {
+        let mut server = Context::new(ContextOptions::default()).unwrap();
+        server.listen(&listen.parse().unwrap(), ServerOptions::default()).unwrap();
+        // The file's mode keeps others out too; here it is the look at who they are.
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::chmod(path.as_str(), mode).unwrap();
+        let there = path.clone();
+        let client = std::thread::spawn(move || {
+            // SAFETY: the raw call changes this thread's user only.
+            let outcome = unsafe { libc::syscall(libc::SYS_setresuid, -1, 54_321, -1) };
+            assert_eq!(outcome, 0);
+            let mut client = Context::new(ContextOptions::default()).unwrap();
+            let uri = format!("shm:///?socket={there}").parse().unwrap();
+            if let Err(error) = client.connect(&Session::new(uri), ConnectionOptions::default()) {
+                return Some(error.errno());
+            }
+            loop {
+                client.wait(Some(LONG)).unwrap();
+                match client.next_event() {
+                    Some(Event::Connected { .. }) => return None,
+                    Some(Event::Closed { reason, .. }) => return Some(reason.errno()),
+                    _ => {}
+                }
+            }
+        });
+        while !client.is_finished() {
+            server.wait(Some(Duration::from_millis(5))).unwrap();
+            if let Some(Event::ConnectionRequest(request)) = server.next_event() {
+                server.accept(request, AcceptOptions::new()).unwrap();
+            }
+        }
+        assert_eq!(client.join().unwrap(), errno);
+    }
+}
+
+/// Random bytes in every page that is shared, at any time, while requests are made. The seed is printed.
+#[test]
+fn scribbling_on_everything_hurts_nobody_else() {
+    let server = Server::start();
+    let time = std::env::var("LIBXIO_SCRIBBLE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs(time.unwrap_or(4));
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut links = 0;
+    while Instant::now() < end {
+        let (guest, region) = server.guest();
+        links += 1;
+        let stop = AtomicBool::new(false);
+        let seed = random(&mut state);
+        std::thread::scope(|scope| {
+            let (rings, region, stop) = (&guest.rings, &region, &stop);
+            let scribbler = scope.spawn(move || {
+                let mut state = seed;
+                while !stop.load(Ordering::Relaxed) {
+                    scribble(rings, region, &mut state);
+                }
+            });
+            let mut at = 0;
+            for sequence in 1..200_u32 {
+                for slot in 0..4 {
+                    let landing = (0, 4096, u64::from(slot) * 4096);
+                    let bytes = request(slot, sequence, (4096, 4096), &[(0, 4096, 32_768)], &[landing]);
+                    guest.write_blindly(&mut at, &bytes);
+                }
+                if guest.is_closed() {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            scribbler.join().unwrap();
+        });
+        rustix::net::shutdown(&guest.socket, rustix::net::Shutdown::Both).unwrap();
+    }
+    println!("{links} links scribbled on");
+    server.serves();
+    server.until("all guests are gone", |now| now.connections <= 1);
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// One random change: now and then of a word, mostly of bytes in the rings and the region.
+fn scribble(rings: &Shared, region: &Shared, state: &mut u64) {
+    let value = random(state);
+    let small = random(state) % 64;
+    match random(state) % 8 {
+        0 => rings.word([0, 128, 256, 384, 512, 640][small as usize % 6]).store(value, Ordering::Relaxed),
+        1 => {
+            rings.word([0, 128, 256, 384][small as usize % 4]).fetch_add(small, Ordering::Relaxed);
+        }
+        2 => rings.word([512, 640][small as usize % 2]).store(small % 4, Ordering::Relaxed),
+        3..=5 => {
+            let place = 4096 + (value as usize % (rings.length - 4096 - 8));
+            rings.write(place, &random(state).to_le_bytes()[..1 + small as usize % 8]);
+        }
+        _ => region.write(value as usize % (region.length - 8), &random(state).to_le_bytes()),
+    }
+    for _ in 0..small * 8 {
+        std::hint::spin_loop();
+    }
+}
+
+/// A server that answers with whatever breaks a rule: the client ends with an error, and its memory is its own again.
+#[test]
+fn a_hostile_server_is_survived() {
+    watchdog();
+    let path = Fabric::shm().listen.resource().to_owned();
+    let listener = raw::socket();
+    rustix::net::bind(&listener, &rustix::net::SocketAddrUnix::new(path.as_str()).unwrap()).unwrap();
+    rustix::net::listen(&listener, 8).unwrap();
+    let rounds = 60;
+    let seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let server = std::thread::spawn(move || {
+        let mut state = seed;
+        for round in 0..rounds {
+            let mut end = End::server(rustix::net::accept(&listener).unwrap());
+            let (hello, _) = end.read_frame(&libxio::wire::FrameLimits::handshake()).unwrap();
+            assert_eq!(hello.kind, FrameKind::Hello);
+            let welcome = Welcome {
+                version: 1,
+                features: libxio::wire::FEATURE_PLACEMENT,
+                loop_kind: libxio::LoopKind::Own,
+                incarnation: 1,
+                session: libxio::wire::SessionId([1; 16]),
+                session_key: [2; 16],
+                connection: 1,
+                limits: raw::own_limits(),
+                private_data: Vec::new(),
+            };
+            end.write(&frame(FrameHead::new(FrameKind::Welcome), &[], &welcome.encode()));
+            // The first request, so that there is something to be wrong about.
+            let _ = end.read(48);
+            match round % 6 {
+                0 => end.rings.word(256).store(random(&mut state), Ordering::SeqCst),
+                1 => end.rings.word(128).store(random(&mut state), Ordering::SeqCst),
+                2 => {
+                    // Placed, and longer than the landing.
+                    let head = FrameHead {
+                        slot: 0,
+                        sequence: 1,
+                        data_length: 1 << 20,
+                        ..FrameHead::new(FrameKind::Response)
+                    };
+                    end.write(&frame(head, &[0, 0, 1, 0, 0, 0, 0, 0], b""));
+                }
+                3 => {
+                    let region_of_server = memfd(4096, seals(), MemfdFlags::empty());
+                    end.hand_over_as(0, 4096, region_of_server.as_fd());
+                }
+                4 => {
+                    let head = FrameHead { slot: 0, sequence: 1, ..FrameHead::new(FrameKind::Request) };
+                    end.write(&frame(head, &[1, 0, 0, 0, 0, 0, 0, 0], b""));
+                }
+                _ => {
+                    let mut bytes = vec![0; 300];
+                    bytes.iter_mut().for_each(|byte| *byte = random(&mut state) as u8);
+                    end.write(&bytes);
+                }
+            }
+            tell(&end.socket, &message(raw::DOORBELL, 0, 0, (0, 0)), &[]);
+            cut_off(&end.socket);
+        }
+    });
+    let mut client =
+        Context::new(ContextOptions { keepalive: Duration::from_secs(2), ..ContextOptions::default() })
+            .unwrap();
+    let region = Region::allocate(1 << 20, false).unwrap();
+    for _ in 0..rounds {
+        let uri = format!("shm:///?socket={path}").parse().unwrap();
+        let connection = client.connect(&Session::new(uri), ConnectionOptions::default()).unwrap();
+        let mut asked = false;
+        loop {
+            client.wait(Some(LONG)).unwrap();
+            match client.next_event() {
+                Some(Event::Connected { .. }) => {
+                    let landing = Landing::Place(region.slice(0, 8192).unwrap().into());
+                    client
+                        .request(connection, OutgoingRequest { landing, ..OutgoingRequest::new(b"x", 1) })
+                        .unwrap();
+                    asked = true;
+                }
+                Some(Event::Response { outcome, .. }) => assert!(outcome.is_err(), "{outcome:?}"),
+                Some(Event::Closed { .. }) => break,
+                _ => {}
+            }
+        }
+        assert!(asked);
+    }
+    server.join().unwrap();
+    assert_eq!(client.statistics().snapshot().requests_outstanding, 0);
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// For the child processes of the tests below: a client that never stops asking.
+#[test]
+fn child() {
+    let Ok(path) = std::env::var("LIBXIO_TEST_CHILD") else { return };
+    let mut client = Context::new(ContextOptions::default()).unwrap();
+    let uri = format!("shm:///?socket={path}").parse().unwrap();
+    let connection = client.connect(&Session::new(uri), ConnectionOptions::default()).unwrap();
+    loop {
+        client.wait(None).unwrap();
+        while let Some(event) = client.next_event() {
+            if let Event::Closed { .. } = event {
+                return;
+            }
+            let mut data = client.pool().take(65_536).unwrap();
+            data.copy_from(0, &[1; 65_536]);
+            let landing = Landing::Pool(65_536);
+            let _ = client.request(
+                connection,
+                OutgoingRequest { data: data.into(), landing, ..OutgoingRequest::new(b"", 1) },
+            );
+        }
+    }
+}
+
+fn kills() -> u32 {
+    std::env::var("LIBXIO_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
+}
+
+#[test]
+fn clients_that_are_killed_leave_nothing_behind() {
+    let server = Server::start();
+    for round in 0..kills() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture"])
+            .env("LIBXIO_TEST_CHILD", &server.path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let before = server.counters().requests_received;
+        server
+            .until("the child's requests", |now| now.requests_received > before + u64::from(round % 7) * 20);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        server.until("its end", |now| now.connections == 0 && now.requests_running == 0);
+    }
+    server.serves();
+}
+
+/// A server that is killed: the client learns of it at once, and goes on with the next one.
+#[test]
+fn servers_that_are_killed_are_noticed() {
+    watchdog();
+    let path = Fabric::shm().listen.resource().to_owned();
+    let region = Region::allocate(1 << 20, false).unwrap();
+    let mut client = Context::new(ContextOptions::default()).unwrap();
+    for _ in 0..kills() / 5 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["child_server", "--exact", "--nocapture"])
+            .env("LIBXIO_TEST_CHILD_SERVER", &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        let mut answers = 0;
+        let mut connection = None;
+        loop {
+            assert!(begun.elapsed() < LONG);
+            if connection.is_none() {
+                let uri = format!("shm:///?socket={path}").parse().unwrap();
+                connection = client.connect(&Session::new(uri), ConnectionOptions::default()).ok();
+            }
+            client.wait(Some(Duration::from_millis(5))).unwrap();
+            let Some(event) = client.next_event() else { continue };
+            match event {
+                // It was not there yet, or it is gone.
+                Event::Closed { reason, .. } if answers > 20 => {
+                    assert_eq!(reason.errno(), libc::ECONNRESET, "{reason}");
+                    break;
+                }
+                Event::Closed { .. } => connection = None,
+                Event::Response { outcome: Err(_), .. } => {}
+                _ => {
+                    answers += 1;
+                    if answers == 21 {
+                        child.kill().unwrap();
+                    }
+                    let landing = Landing::Place(region.slice(0, 65_536).unwrap().into());
+                    let _ = connection.map(|connection| {
+                        client
+                            .request(connection, OutgoingRequest { landing, ..OutgoingRequest::new(b"", 1) })
+                    });
+                }
+            }
+        }
+        while client.next_event().is_some() {}
+        child.wait().unwrap();
+    }
+    assert!(region.is_shareable(), "a dead server has let go of it");
+    let _ = std::fs::remove_file(&path);
+}
+
+/// For the test above: a server that answers until it is killed.
+#[test]
+fn child_server() {
+    let Ok(path) = std::env::var("LIBXIO_TEST_CHILD_SERVER") else { return };
+    let server = Server::at(&path);
+    std::thread::sleep(LONG);
+    drop(server);
+}
