@@ -53,13 +53,18 @@
 //! # }
 //! ```
 //!
-//! What is guaranteed: a request is executed at most once, and ends in exactly one response event: the answer, or an
-//! error that says why there is none. When the event arrives, nothing touches the request's memory any more. A peer
-//! that goes silent is given up after the keepalive time; nothing waits for ever.
+//! Beside requests there are one-way messages with receipts, cancel and deadlines, announced data (the receiver says
+//! where it lands), and one-sided reads and writes of memory that a side has exposed. The [`manual`] goes through all of
+//! it: concepts, patterns, threads, what is guaranteed and what is not, tuning, errors.
+//!
+//! In short: a request is executed at most once, and ends in exactly one response event: the answer, or an error that says
+//! why there is none. Memory that comes back in an event is touched by nobody any more. A peer that goes silent is given
+//! up after the keepalive time; nothing waits for ever.
 
 mod context;
 mod error;
 pub mod log;
+pub mod manual;
 mod mem;
 mod reactor;
 pub mod session;
