@@ -9,6 +9,7 @@ mod connecting;
 mod connection;
 mod event;
 mod files;
+mod fork;
 mod handle;
 mod handles;
 mod histogram;

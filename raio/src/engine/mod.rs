@@ -258,6 +258,16 @@ impl Engine {
         found.is_some_and(|index| self.queued.remove(index).is_some())
     }
 
+    /// Whether the server has accepted, and the connection is not lost.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected)
+    }
+
+    /// What a child made by fork has to close, see [`Context::descriptors`].
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.context.descriptors()
+    }
+
     /// Why the connection is gone; `None` while it is not.
     #[must_use]
     pub fn lost(&self) -> Option<&Error> {

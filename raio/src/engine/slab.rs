@@ -67,6 +67,17 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The number of an entry that fits.
+    pub(crate) fn find(&self, fits: impl Fn(&T) -> bool) -> Option<usize> {
+        self.places.iter().position(|place| matches!(place, Place::Taken(entry) if fits(entry)))
+    }
+
+    /// The numbers of all entries.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
+        let taken = |(number, place): (usize, &Place<T>)| matches!(place, Place::Taken(_)).then_some(number);
+        self.places.iter().enumerate().filter_map(taken)
+    }
+
     /// Takes out all entries.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.free = None;
@@ -99,6 +110,10 @@ mod tests {
         assert_eq!(slab.remove(3), Some(3));
         assert_eq!((slab.insert(30), slab.insert(10), slab.insert(40)), (3, 1, 4));
         assert_eq!((slab.len(), slab.get_mut(1)), (5, Some(&mut 10)));
+        slab.remove(0);
+        assert_eq!((slab.find(|entry| *entry == 2), slab.find(|entry| *entry == 0)), (Some(2), None));
+        assert_eq!(slab.numbers().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(slab.insert(0), 0);
         assert_eq!(slab.drain().collect::<Vec<_>>(), [0, 10, 2, 30, 40]);
         assert_eq!((slab.len(), slab.insert(7)), (0, 0));
         assert_eq!(slab.iter_mut().count(), 1);

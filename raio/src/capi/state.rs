@@ -1,0 +1,171 @@
+//! What this process has: its sessions by handle and by context, and its registered memory.
+//!
+//! Submit and getevents find their session by the place in the context's token, without a lock that another session
+//! could hold; only calls that name a handle look it up in a map. Places are never freed, and used again.
+
+use super::chunks::{Chunks, Numbers};
+use super::errno::Errno;
+use super::fork;
+use super::memory::MemoryTable;
+use super::session::Session;
+use super::token::CONTEXT;
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Handles begin here; the smaller numbers are those that programs confuse with their own descriptors.
+const HANDLE_FIRST: c_int = 10;
+
+/// Steps of 64 sessions: the place in a context's token has 16 bits.
+const STEPS: usize = 1024;
+
+/// The handle given next. It goes on counting in a child, so that a parent's handle is never a child's.
+static HANDLE_NEXT: AtomicI32 = AtomicI32::new(HANDLE_FIRST);
+/// Handles below this belong to a parent of this process.
+static HANDLE_INHERITED_END: AtomicI32 = AtomicI32::new(HANDLE_FIRST);
+/// The generation of the context made next, for all sessions, and in children too.
+static CONTEXT_NEXT: AtomicU64 = AtomicU64::new(1);
+/// Contexts of generations below this belong to a parent of this process.
+static CONTEXT_INHERITED_END: AtomicU64 = AtomicU64::new(1);
+/// Made at the first use; a child makes its own and leaves its parent's alone.
+static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
+
+/// All that this process has.
+#[derive(Debug)]
+pub(super) struct State {
+    places: Chunks<Place, STEPS>,
+    names: Mutex<Names>,
+    pub memory: MemoryTable,
+}
+
+/// Where a session lives.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// Token of the session's context, so that a stale one is known without the lock; 0 while there is none.
+    context: AtomicU64,
+    session: Mutex<Option<Session>>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    places: HashMap<c_int, usize>,
+    numbers: Numbers,
+}
+
+/// The state of this process.
+pub(super) fn state() -> &'static State {
+    let mut found = STATE.load(Ordering::Acquire);
+    if found.is_null() {
+        fork::handle_forks();
+        let fresh = Box::into_raw(Box::new(State::new()));
+        found = match STATE.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(other) => {
+                // SAFETY: `fresh` comes from a box and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+                other
+            }
+        };
+    }
+    // SAFETY: a state, once published, is never freed.
+    unsafe { &*found }
+}
+
+/// In a child made by fork, before anything else runs there.
+pub(super) fn start_again_in_child() {
+    HANDLE_INHERITED_END.store(HANDLE_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
+    CONTEXT_INHERITED_END.store(CONTEXT_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
+    // The parent's state is left as it is: its locks may be held by threads that don't exist here.
+    STATE.store(Box::into_raw(Box::new(State::new())), Ordering::Release);
+}
+
+impl State {
+    fn new() -> State {
+        State { places: Chunks::new(), names: Mutex::default(), memory: MemoryTable::new() }
+    }
+
+    /// Takes a new session in, and gives it its handle.
+    pub(super) fn add(&self, session: Session) -> Result<c_int, (Session, Errno)> {
+        let handle = match HANDLE_NEXT.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)) {
+            Ok(handle) => handle,
+            // Two thousand million sessions: no handle is ever used twice.
+            Err(_) => return Err((session, Errno::NO_ROOM)),
+        };
+        let mut names = self.names();
+        let number = names.numbers.take(Chunks::<Place, STEPS>::PLACES);
+        let Some((number, place)) = number.and_then(|number| Some((number, self.places.make(number)?))) else {
+            return Err((session, Errno::NO_ROOM));
+        };
+        *place.lock() = Some(session.named(handle, number));
+        names.places.insert(handle, number);
+        Ok(handle)
+    }
+
+    /// Takes a session out. Its place is free for another one.
+    pub(super) fn remove(&self, handle: c_int) -> Option<Session> {
+        let mut names = self.names();
+        let number = names.places.remove(&handle)?;
+        drop(names);
+        let place = self.places.get(number)?;
+        let session = place.lock().take();
+        place.context.store(0, Ordering::Release);
+        names = self.names();
+        names.numbers.give_back(number);
+        session
+    }
+
+    /// The place of the session with this handle.
+    pub(super) fn by_handle(&self, handle: c_int) -> Result<&Place, Errno> {
+        let number = self.names().places.get(&handle).copied().ok_or(Errno::HANDLE)?;
+        self.places.get(number).ok_or(Errno::HANDLE)
+    }
+
+    /// The place of the session with this context.
+    pub(super) fn by_context(&self, token: u64) -> Result<&Place, Errno> {
+        let place = CONTEXT.place(token).ok_or(Errno::INVALID)?;
+        match self.places.get(place).filter(|place| place.context.load(Ordering::Acquire) == token) {
+            Some(place) => Ok(place),
+            None if CONTEXT.generation(token) < CONTEXT_INHERITED_END.load(Ordering::Relaxed) => Err(Errno::HANDLE),
+            None => Err(Errno::INVALID),
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The session here, locked. A call on it that panicked has left it in an unknown state: it is severed now.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(|poisoned| {
+            self.session.clear_poison();
+            let mut guard = poisoned.into_inner();
+            if let Some(session) = guard.as_mut() {
+                session.sever();
+            }
+            guard
+        })
+    }
+
+    /// As `lock`, but `None` while a call runs on the session.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Session>>> {
+        self.session.try_lock().ok()
+    }
+
+    /// Notes the context that the session has now; 0 for none.
+    pub(super) fn set_context(&self, token: u64) {
+        self.context.store(token, Ordering::Release);
+    }
+}
+
+/// A token for a context of the session at this place.
+pub(super) fn new_context_token(place: usize) -> u64 {
+    CONTEXT.token(CONTEXT_NEXT.fetch_add(1, Ordering::Relaxed), place)
+}
+
+/// Whether a handle belongs to a parent of this process.
+pub(super) fn is_inherited(handle: c_int) -> bool {
+    (HANDLE_FIRST..HANDLE_INHERITED_END.load(Ordering::Relaxed)).contains(&handle)
+}
