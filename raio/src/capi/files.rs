@@ -23,10 +23,7 @@ pub unsafe extern "C" fn raio_start(
         let state = state();
         // SAFETY: the caller's promise is passed on.
         let uri = unsafe { address::uri(transport, addr, addrlen) }?;
-        state.add(Session::start(&uri)?).map_err(|(session, errno)| {
-            session.stop();
-            errno
-        })
+        state.add(Session::start(&uri)?)
     })
 }
 

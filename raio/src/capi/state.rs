@@ -85,17 +85,17 @@ impl State {
         State { places: Chunks::new(), names: Mutex::default(), memory: MemoryTable::new() }
     }
 
-    /// Takes a new session in, and gives it its handle.
-    pub(super) fn add(&self, session: Session) -> Result<c_int, (Session, Errno)> {
-        let handle = match HANDLE_NEXT.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)) {
-            Ok(handle) => handle,
-            // Two thousand million sessions: no handle is ever used twice.
-            Err(_) => return Err((session, Errno::NO_ROOM)),
-        };
+    /// Takes a new session in, and gives it its handle. Where there is no room it is stopped.
+    pub(super) fn add(&self, session: Session) -> Result<c_int, Errno> {
         let mut names = self.names();
         let number = names.numbers.take(Chunks::<Place, STEPS>::PLACES);
-        let Some((number, place)) = number.and_then(|number| Some((number, self.places.make(number)?))) else {
-            return Err((session, Errno::NO_ROOM));
+        // No handle is ever used twice: they end after two thousand million sessions.
+        let handle = HANDLE_NEXT.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok();
+        let place = number.and_then(|number| self.places.make(number));
+        let (Some(number), Some(place), Some(handle)) = (number, place, handle) else {
+            drop(names);
+            session.stop();
+            return Err(Errno::NO_ROOM);
         };
         *place.lock() = Some(session.named(handle, number));
         names.places.insert(handle, number);
