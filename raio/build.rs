@@ -17,6 +17,8 @@ fn main() -> io::Result<()> {
         println!("cargo:rerun-if-changed={file}");
     }
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{SONAME}");
+    // What the libraries inside export for C is none of our interface.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     // OUT_DIR is target/PROFILE/build/raio-HASH/out. Where cargo was told otherwise, nothing is put anywhere.
     let out = PathBuf::from(variable("OUT_DIR"));
     let Some(profile) = out.ancestors().nth(3).filter(|folder| folder.join("build").is_dir()) else {
@@ -24,7 +26,9 @@ fn main() -> io::Result<()> {
     };
     link(&profile.join(SONAME))?;
     link(&profile.join("deps").join(SONAME))?;
-    let filled = fs::read_to_string(template)?
+    let text = fs::read_to_string(template)?;
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let filled = (lines.join("\n") + "\n")
         .replace("@VERSION@", &variable("CARGO_PKG_VERSION"))
         .replace("@LIBDIR@", &profile.display().to_string())
         .replace("@INCLUDEDIR@", &package.join("include").display().to_string());

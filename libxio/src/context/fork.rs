@@ -22,7 +22,8 @@ mod tests {
     #[test]
     fn ring_doorbell_and_links_are_named() {
         let mut server = Context::new(ContextOptions::default()).unwrap();
-        let listening = server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), ServerOptions::default()).unwrap();
+        let listening =
+            server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), ServerOptions::default()).unwrap();
         let uri = server.local_uri(listening).unwrap();
         let mut context = Context::new(ContextOptions::default()).unwrap();
         assert_eq!(context.descriptors().count(), 2);

@@ -300,7 +300,11 @@ impl IoContext {
     }
 
     /// Takes a request back that has not been sent; gives its event.
-    pub(super) fn cancel(&mut self, engine: &mut Engine, iocb: *mut Iocb) -> std::result::Result<Event, Errno> {
+    pub(super) fn cancel(
+        &mut self,
+        engine: &mut Engine,
+        iocb: *mut Iocb,
+    ) -> std::result::Result<Event, Errno> {
         let wanted = iocb.addr();
         let Some(place) = self.requests.find(|request| request.iocb == wanted) else {
             let completed = self.ready.iter().any(|done| done.iocb == wanted);

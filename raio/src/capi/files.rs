@@ -132,7 +132,8 @@ pub extern "C" fn raio_ftruncate(fd: c_int, size: c_longlong) -> c_int {
     errno_call(-1, || {
         on_handle(fd, |session, _| {
             let handle = session.file()?.handle;
-            session.call(Operation::Truncate { handle, size: u64::try_from(size).map_err(|_| Errno::INVALID)? })
+            session
+                .call(Operation::Truncate { handle, size: u64::try_from(size).map_err(|_| Errno::INVALID)? })
         })?;
         Ok(0)
     })

@@ -40,7 +40,10 @@ pub(super) fn handle_forks() {
         // SAFETY: the handlers are functions without arguments that don't unwind: they lock, close and allocate only.
         let outcome = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         if outcome != 0 {
-            tracing::warn!(errno = outcome, "pthread_atfork failed: children keep this process's connections");
+            tracing::warn!(
+                errno = outcome,
+                "pthread_atfork failed: children keep this process's connections"
+            );
         }
     });
 }

@@ -11,7 +11,8 @@ pub(super) fn start() {
     STARTED.call_once(|| {
         let Ok(directives) = std::env::var("RAIO_LOG") else { return };
         let Ok(filter) = EnvFilter::try_new(directives) else { return };
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| StandardError);
+        let log =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| StandardError);
         let _ = log.try_init();
     });
 }

@@ -133,8 +133,10 @@ mod tests {
         let table = MemoryTable::new();
         let mut memory = [0_u8; 64];
         // SAFETY: no request is made over the memory.
-        let tokens: Vec<_> =
-            memory.chunks_mut(8).map(|part| unsafe { table.register(part.as_mut_ptr(), 8) }.unwrap()).collect();
+        let tokens: Vec<_> = memory
+            .chunks_mut(8)
+            .map(|part| unsafe { table.register(part.as_mut_ptr(), 8) }.unwrap())
+            .collect();
         assert_eq!(table.find(tokens[3]).unwrap().len(), 8);
         table.deregister(tokens[3]).unwrap();
         assert_eq!(table.find(tokens[3]).unwrap_err(), Errno::INVALID);

@@ -37,8 +37,8 @@ pub use files::{
     raio_start, raio_stat, raio_stop, raio_unlink, raio_version,
 };
 pub use requests::{
-    raio_alloc, raio_cancel, raio_dereg_mr, raio_destroy, raio_free, raio_getevents, raio_poll_fd, raio_reg_mr,
-    raio_release, raio_setup, raio_submit,
+    raio_alloc, raio_cancel, raio_dereg_mr, raio_destroy, raio_free, raio_getevents, raio_poll_fd,
+    raio_reg_mr, raio_release, raio_setup, raio_submit,
 };
 
 use errno::Errno;

@@ -5,8 +5,8 @@
 //! a part is made.
 
 use super::abi::{
-    CMD_DISCARD, CMD_FDSYNC, CMD_FSYNC, CMD_PREAD, CMD_PREADV, CMD_PWRITE, CMD_PWRITEV, FLAG_DURABLE, FLAG_RESFD,
-    Iocb,
+    CMD_DISCARD, CMD_FDSYNC, CMD_FSYNC, CMD_PREAD, CMD_PREADV, CMD_PWRITE, CMD_PWRITEV, FLAG_DURABLE,
+    FLAG_RESFD, Iocb,
 };
 use super::errno::Errno;
 use super::memory::MemoryTable;
@@ -91,7 +91,9 @@ impl Request {
             CMD_PREAD if address == 0 && common.mr.is_null() => {
                 let long = common.nbytes > u64::from(part_max).min(BUFFER_LEN_MAX as u64);
                 let memory = if long && common.nbytes <= REQUEST_BYTES_MAX {
-                    Memory::Mapped(Region::allocate(common.nbytes as usize, true).map_err(|_| Errno::NO_MEMORY)?)
+                    Memory::Mapped(
+                        Region::allocate(common.nbytes as usize, true).map_err(|_| Errno::NO_MEMORY)?,
+                    )
                 } else {
                     Memory::Pool
                 };
@@ -128,7 +130,10 @@ impl Request {
         }
         let eventfd = (common.flags & FLAG_RESFD != 0).then_some(common.resfd.cast_signed());
         let (iocb, data) = (iocb.expose_provenance(), data.expose_provenance());
-        Ok((Request { iocb, data, eventfd: None, command, offset, length, moved: 0, asked: 0, memory }, eventfd))
+        Ok((
+            Request { iocb, data, eventfd: None, command, offset, length, moved: 0, asked: 0, memory },
+            eventfd,
+        ))
     }
 
     /// The operation that moves the next part, at most `part_max` bytes.
@@ -330,7 +335,9 @@ mod tests {
         let mut request = request(iocb(CMD_PWRITEV, buf, 1000, 0), 300).unwrap();
         let mut lengths = Vec::new();
         loop {
-            let Operation::Write { data, .. } = request.next_part(FILE, 300).unwrap() else { panic!("a write") };
+            let Operation::Write { data, .. } = request.next_part(FILE, 300).unwrap() else {
+                panic!("a write")
+            };
             lengths.push(data.len());
             if !request.part_ended(data.len() as u64) {
                 break;
@@ -395,7 +402,7 @@ mod tests {
         let start = memory.as_mut_ptr();
         // SAFETY: no operation is run over the memory.
         let token = unsafe { table.register(start, 64) }.unwrap();
-        let mut check = |offset: isize, length| {
+        let check = |offset: isize, length| {
             let mut iocb = iocb(CMD_PWRITE, start.wrapping_offset(offset).cast(), length, 0);
             iocb.c.mr = token::to_pointer(token);
             // SAFETY: as above.

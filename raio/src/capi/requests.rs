@@ -220,7 +220,9 @@ unsafe fn duration(timeout: *const libc::timespec) -> Result<Option<Duration>, E
     // SAFETY: not NULL, so the caller promises a timespec.
     let libc::timespec { tv_sec, tv_nsec } = unsafe { timeout.read_unaligned() };
     match (u64::try_from(tv_sec), u32::try_from(tv_nsec)) {
-        (Ok(seconds), Ok(nanoseconds)) if nanoseconds < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanoseconds))),
+        (Ok(seconds), Ok(nanoseconds)) if nanoseconds < 1_000_000_000 => {
+            Ok(Some(Duration::new(seconds, nanoseconds)))
+        }
         _ => Err(Errno::INVALID),
     }
 }

@@ -101,7 +101,8 @@ impl Session {
         match self.engine.call(open)? {
             Outcome::Opened { handle, attributes } => {
                 let limit = self.engine.limits().io_bytes_max;
-                let own = if attributes.io_bytes_max == 0 { limit } else { attributes.io_bytes_max.min(limit) };
+                let own =
+                    if attributes.io_bytes_max == 0 { limit } else { attributes.io_bytes_max.min(limit) };
                 let part_max = if own > PART_STEP { own / PART_STEP * PART_STEP } else { own };
                 self.file = Some(OpenFile { handle, part_max });
                 Ok(())
@@ -164,7 +165,10 @@ impl Session {
     }
 
     /// The parts that calls on the context with this token work on.
-    pub(super) fn context(&mut self, token: u64) -> Result<(&mut IoContext, &mut Engine, Option<OpenFile>), Errno> {
+    pub(super) fn context(
+        &mut self,
+        token: u64,
+    ) -> Result<(&mut IoContext, &mut Engine, Option<OpenFile>), Errno> {
         match &mut self.context {
             Some(context) if context.token == token => Ok((context, &mut self.engine, self.file)),
             _ => Err(Errno::INVALID),
@@ -208,11 +212,16 @@ impl Session {
             return None;
         }
         if self.watcher.is_none() {
-            let started =
-                self.engine.poll_fd().map_err(Errno::from).and_then(|ring| Watcher::start(place, self.handle, ring));
+            let started = self
+                .engine
+                .poll_fd()
+                .map_err(Errno::from)
+                .and_then(|ring| Watcher::start(place, self.handle, ring));
             match started {
                 Ok(watcher) => self.watcher = Some(watcher),
-                Err(errno) => tracing::warn!(errno = errno.0, "no watcher: eventfds are written in calls only"),
+                Err(errno) => {
+                    tracing::warn!(errno = errno.0, "no watcher: eventfds are written in calls only")
+                }
             }
         }
         self.watcher.as_ref().map(Watcher::signal)
@@ -220,7 +229,9 @@ impl Session {
 
     /// The watcher's turn; says whether it is to come back when the ring's descriptor is readable.
     pub(super) fn watch(&mut self) -> bool {
-        let Some(context) = self.context.as_mut().filter(|context| context.watched() > 0) else { return false };
+        let Some(context) = self.context.as_mut().filter(|context| context.watched() > 0) else {
+            return false;
+        };
         let ready = run_dry(context, &mut self.engine, self.file);
         if let Some(notifier) = &mut context.notifier {
             notifier.set(ready);

@@ -37,6 +37,9 @@ pub(super) struct State {
     places: Chunks<Place, STEPS>,
     names: Mutex<Names>,
     pub memory: MemoryTable,
+    /// What a parent of this process had, never looked at; it stays reachable, so that it is no leak to those who look
+    /// for leaks.
+    _inherited: Option<&'static State>,
 }
 
 /// Where a session lives.
@@ -58,7 +61,7 @@ pub(super) fn state() -> &'static State {
     let mut found = STATE.load(Ordering::Acquire);
     if found.is_null() {
         fork::handle_forks();
-        let fresh = Box::into_raw(Box::new(State::new()));
+        let fresh = Box::into_raw(Box::new(State::new(None)));
         found = match STATE.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => fresh,
             Err(other) => {
@@ -77,12 +80,15 @@ pub(super) fn start_again_in_child() {
     HANDLE_INHERITED_END.store(HANDLE_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
     CONTEXT_INHERITED_END.store(CONTEXT_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
     // The parent's state is left as it is: its locks may be held by threads that don't exist here.
-    STATE.store(Box::into_raw(Box::new(State::new())), Ordering::Release);
+    // SAFETY: null, or a state, which is never freed.
+    let inherited = unsafe { STATE.load(Ordering::Relaxed).as_ref() };
+    STATE.store(Box::into_raw(Box::new(State::new(inherited))), Ordering::Release);
 }
 
 impl State {
-    fn new() -> State {
-        State { places: Chunks::new(), names: Mutex::default(), memory: MemoryTable::new() }
+    fn new(inherited: Option<&'static State>) -> State {
+        let (places, names, memory) = (Chunks::new(), Mutex::default(), MemoryTable::new());
+        State { places, names, memory, _inherited: inherited }
     }
 
     /// Takes a new session in, and gives it its handle. Where there is no room it is stopped.
@@ -90,7 +96,8 @@ impl State {
         let mut names = self.names();
         let number = names.numbers.take(Chunks::<Place, STEPS>::PLACES);
         // No handle is ever used twice: they end after two thousand million sessions.
-        let handle = HANDLE_NEXT.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok();
+        let handle =
+            HANDLE_NEXT.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok();
         let place = number.and_then(|number| self.places.make(number));
         let (Some(number), Some(place), Some(handle)) = (number, place, handle) else {
             drop(names);
@@ -126,7 +133,9 @@ impl State {
         let place = CONTEXT.place(token).ok_or(Errno::INVALID)?;
         match self.places.get(place).filter(|place| place.context.load(Ordering::Acquire) == token) {
             Some(place) => Ok(place),
-            None if CONTEXT.generation(token) < CONTEXT_INHERITED_END.load(Ordering::Relaxed) => Err(Errno::HANDLE),
+            None if CONTEXT.generation(token) < CONTEXT_INHERITED_END.load(Ordering::Relaxed) => {
+                Err(Errno::HANDLE)
+            }
             None => Err(Errno::INVALID),
         }
     }

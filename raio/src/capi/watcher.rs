@@ -92,7 +92,8 @@ fn watch(place: &Place, handle: c_int, ring: RawFd, signal: &Signal) {
 /// the application's threads.
 fn without_signals<T>(run: impl FnOnce() -> T) -> T {
     // SAFETY: an all-zero set is valid memory for sigfillset to fill.
-    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     // SAFETY: both sets are valid; the mask concerns this thread alone and is put back below.
     unsafe {
         libc::sigfillset(&mut all);

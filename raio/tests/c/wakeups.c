@@ -11,6 +11,9 @@ static struct raio_iocb iocbs[DEPTH], *ios[DEPTH];
 static struct raio_event events[DEPTH];
 static struct timespec zero;
 
+/* Rounds of each kind. */
+static int rounds = 50;
+
 static int readable(int fd, int milliseconds)
 {
 	struct pollfd source = { .fd = fd, .events = POLLIN };
@@ -44,7 +47,7 @@ static void sleep_on_eventfd(void)
 	int bell = eventfd(0, 0);
 	int fd = opened("/data/file", O_RDONLY, DEPTH, &ctx);
 
-	for (int round = 0; round < 50; round++) {
+	for (int round = 0; round < rounds; round++) {
 		prepare(fd, bell, DEPTH, 10000);
 		EQUAL(raio_submit(ctx, DEPTH, ios), DEPTH);
 		int reaped = 0;
@@ -108,7 +111,7 @@ static void outer_loop(void)
 	CHECK(source >= 0);
 	EQUAL(raio_poll_fd(ctx), source);
 	EQUAL(readable(source, 0), 0);
-	for (int round = 0; round < 50; round++) {
+	for (int round = 0; round < rounds; round++) {
 		prepare(fd, -1, DEPTH, 4096);
 		EQUAL(raio_submit(ctx, DEPTH, ios), DEPTH);
 		int reaped = 0;
@@ -143,7 +146,7 @@ static void both(void)
 	int fd = opened("/data/file", O_RDONLY, DEPTH, &ctx);
 	int source = raio_poll_fd(ctx);
 
-	for (int round = 0; round < 20; round++) {
+	for (int round = 0; round < rounds; round++) {
 		prepare(fd, bell, DEPTH, 4096);
 		EQUAL(raio_submit(ctx, DEPTH, ios), DEPTH);
 		uint64_t told = 0;
@@ -163,6 +166,8 @@ static void both(void)
 int main(int argc, char **argv)
 {
 	SERVER_FROM_ARGUMENTS(argc, argv);
+	if (argc > 3)
+		rounds = 5;
 	sleep_on_eventfd();
 	eventfds_are_told_apart();
 	outer_loop();

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -26,7 +27,7 @@ pub fn source(name: &str) -> PathBuf {
 
 /// A compiled program, and the folder in which it finds its library.
 pub struct Program {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     name: &'static str,
 }
 
@@ -38,7 +39,7 @@ impl Program {
 
     /// Compiles with another compiler or language.
     pub fn compile_with(name: &'static str, compiler: &[&str]) -> Program {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         for link in ["libraio.so", "libraio.so.0"] {
             std::os::unix::fs::symlink(library(), folder.path().join(link)).unwrap();
         }
@@ -71,7 +72,11 @@ impl Program {
     }
 
     /// Starts it under memcheck.
-    pub fn start_checked<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S], variables: &[(&str, &str)]) -> Run {
+    pub fn start_checked<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: &[S],
+        variables: &[(&str, &str)],
+    ) -> Run {
         let mut command = Command::new("valgrind");
         command
             .args(["--quiet", "--error-exitcode=99", "--child-silent-after-fork=yes", "--leak-check=full"])
@@ -94,7 +99,13 @@ impl Program {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|cause| panic!("{:?}: {cause}; is it installed?", command.get_program()));
-        Run { child, name: self.name, started: Instant::now(), ended: false }
+        Run {
+            child,
+            _folder: Arc::clone(&self.folder),
+            name: self.name,
+            started: Instant::now(),
+            ended: false,
+        }
     }
 
     /// Runs it to its end, which must be a good one; its output.
@@ -106,6 +117,8 @@ impl Program {
 /// A running program.
 pub struct Run {
     child: Child,
+    /// Where its library is.
+    _folder: Arc<TempDir>,
     name: &'static str,
     started: Instant,
     ended: bool,
@@ -130,7 +143,18 @@ impl Run {
     }
 
     /// Waits for a good end, without a word on standard error; the output.
-    pub fn end(mut self) -> String {
+    pub fn end(self) -> String {
+        let (output, words) = self.finish();
+        assert!(words.is_empty(), "{words}");
+        output
+    }
+
+    /// Waits for a good end; what it said on standard error.
+    pub fn end_with_words(self) -> String {
+        self.finish().1
+    }
+
+    fn finish(mut self) -> (String, String) {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -142,13 +166,9 @@ impl Run {
         };
         self.ended = true;
         let (output, words) = self.words();
-        assert!(
-            status.success() && words.is_empty(),
-            "{}: {status}, signal {:?}\n{output}\n{words}",
-            self.name,
-            status.signal()
-        );
-        output
+        let (name, signal) = (self.name, status.signal());
+        assert!(status.success(), "{name}: {status}, signal {signal:?}\n{output}\n{words}");
+        (output, words)
     }
 
     fn words(&mut self) -> (String, String) {
