@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) const BUILD: &[&str] = &["gcc", "libc6-dev"];
 
 /// What the tests need besides.
-pub(crate) const TEST: &[&str] = &["valgrind", "e2fsprogs", "util-linux", "strace"];
+pub(crate) const TEST: &[&str] = &["g++", "valgrind", "e2fsprogs", "util-linux", "strace"];
 
 /// Time for a question to the package database.
 const QUERY_TIME: Duration = Duration::from_secs(60);

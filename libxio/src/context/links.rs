@@ -309,6 +309,11 @@ impl Context {
         }
     }
 
+    /// Whether a link has more to send than one send takes, and its transport has room: nothing would wake us for that.
+    pub(super) fn sends_at_once(&self) -> bool {
+        self.dirty.iter().any(|key| self.links.get(*key).is_some_and(|entry| !entry.blocked))
+    }
+
     /// One send; true if the link should be tried again next turn.
     fn flush_link(&mut self, key: Key) -> bool {
         let Some(entry) = self.links.get_mut(key) else { return false };

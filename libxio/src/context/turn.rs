@@ -349,6 +349,9 @@ impl Context {
     /// Puts into the ring whatever can wake us.
     fn arm_everything(&mut self) -> Awaited {
         let mut awaited = self.arm_hot();
+        if self.sends_at_once() {
+            awaited = Awaited::Nothing;
+        }
         if self.servers.iter().any(|server| server.ready) {
             awaited = awaited.max(Awaited::Time);
         }
