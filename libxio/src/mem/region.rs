@@ -84,7 +84,7 @@ impl Region {
         let mapped = length
             .checked_next_multiple_of(PAGE_BYTES)
             .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::ENOMEM)))?;
-        let memfd = if rustix::param::page_size() == PAGE_BYTES { sealed_memfd(mapped).ok() } else { None };
+        let memfd = if base_page_bytes() == PAGE_BYTES { sealed_memfd(mapped).ok() } else { None };
         let shared = memfd.and_then(|memfd| {
             let pointer = map(mapped, libc::MAP_SHARED, Some(memfd.as_fd())).ok()?;
             Some((pointer, Shared { memfd, peer: AtomicU32::new(0), torn: AtomicBool::new(false) }))
@@ -238,6 +238,13 @@ fn sealed_memfd(length: usize) -> io::Result<OwnedFd> {
     rustix::fs::ftruncate(&memfd, length as u64)?;
     rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(memfd)
+}
+
+/// Size of the system's pages in bytes. (From the C library: `rustix` reads what the kernel told the program at its start,
+/// and crashes under valgrind, where that is not so.)
+fn base_page_bytes() -> usize {
+    // SAFETY: it asks for a number, and has no other effect.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0)
 }
 
 fn map(length: usize, flags: libc::c_int, memfd: Option<BorrowedFd<'_>>) -> io::Result<NonNull<u8>> {
