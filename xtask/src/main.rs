@@ -14,6 +14,7 @@ mod demo;
 mod fio;
 mod fio_matrix;
 mod packages;
+mod rdma;
 mod test;
 mod tidy;
 
@@ -52,6 +53,8 @@ enum Command {
     Test(test::Arguments),
     /// Build the engine for the installed fio
     Fio(fio::Arguments),
+    /// Run a command in a virtual machine that has RDMA devices (soft-RoCE)
+    Rdma(rdma::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,11 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments, &common),
         Command::Test(arguments) => test::run(arguments, &common),
         Command::Fio(arguments) => fio::run(arguments, &common),
+        Command::Rdma(options) => match rdma::run(options, &common) {
+            // What the command says is what we say.
+            Ok(status) => return ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),
+            Err(sentence) => Err(sentence),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
