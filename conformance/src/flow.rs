@@ -45,6 +45,7 @@ pub fn a_receiver_that_does_not_answer_stops_its_sender_by_bytes(make: Make<'_>)
             .request(connection, OutgoingRequest { data, ..OutgoingRequest::new(b"w", token) })
             .unwrap();
     }
+    pair.until("as many as the window holds", |pair| pair.server_events.len() >= 4);
     for _ in 0..2000 {
         pair.step();
     }

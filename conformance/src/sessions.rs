@@ -46,7 +46,7 @@ pub fn connections_of_one_session_share_its_name(make: Make<'_>) {
 /// A silent application is rejected for.
 pub fn a_silent_application_is_rejected_for(make: Make<'_>) {
     let options =
-        libxio::ServerOptions { handshake_timeout: Duration::from_millis(100), ..Default::default() };
+        libxio::ServerOptions { handshake_timeout: Duration::from_millis(500), ..Default::default() };
     let mut pair = Pair::with(make(), |_| {}, |_| {}, options);
     pair.client.connect(&Session::new(pair.uri.clone()), Default::default()).unwrap();
     let Event::ConnectionRequest(request) = pair.server_event() else { panic!() };

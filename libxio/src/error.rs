@@ -33,10 +33,18 @@ pub enum Error {
     #[error("stale {0} handle: it was closed, or belongs to another context")]
     StaleHandle(&'static str),
     /// The transport of a uri is not known here.
-    #[error("no transport {0:?} in this build; known are: tcp, shm")]
+    #[error("no transport {0:?} in this build; known are: tcp, shm, rdma")]
     UnknownTransport(String),
 
     // ---- resources of this machine ----
+    /// The transport can't be used on this machine; the reason says what is missing.
+    #[error("{scheme} can't be used here: {reason}")]
+    TransportUnavailable {
+        /// The transport's scheme.
+        scheme: &'static str,
+        /// What is missing, and how to get it.
+        reason: String,
+    },
     /// All request slots of the connection are in use: wait for a response.
     #[error("all {0} request slots of the connection are in use")]
     SlotsExhausted(u32),
@@ -163,6 +171,7 @@ impl Error {
             Error::Unsupported(_) => libc::EOPNOTSUPP,
             Error::StaleHandle(_) => libc::EBADF,
             Error::UnknownTransport(_) => libc::EPROTONOSUPPORT,
+            Error::TransportUnavailable { .. } => libc::ENODEV,
             Error::SlotsExhausted(_) | Error::InboxFull(_) | Error::OneWayExhausted(_) => libc::EAGAIN,
             Error::PoolExhausted { .. } => libc::ENOMEM,
             Error::RingRefused { .. } => libc::ENOSYS,

@@ -82,6 +82,12 @@ impl Uri {
         other
     }
 
+    /// The same uri with this address, as it was found by listening.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn with_address(&self, address: SocketAddr) -> Self {
+        Uri { host: address.ip().to_string(), port: Some(address.port()), ..self.clone() }
+    }
+
     /// The same place by another transport.
     #[must_use]
     pub fn with_scheme(&self, scheme: &str) -> Self {

@@ -107,8 +107,8 @@ impl Config {
     }
 }
 
-/// An address to listen on: `tcp://127.0.0.1:5555`, or `127.0.0.1:5555`, or `shm:///run/raio.sock` for clients on this
-/// machine (with `?allow=USER,USER` or `?allow=any`, by numbers, for others than this process's user and root).
+/// An address to listen on: `tcp://127.0.0.1:5555`, or `127.0.0.1:5555`, or `rdma://10.0.0.1:5555`, or
+/// `shm:///run/raio.sock` for clients on this machine (with `?allow=USER,USER` or `?allow=any`, by numbers, for others than this process's user and root).
 ///
 /// # Errors
 /// [`Error::ListenText`].
@@ -126,9 +126,9 @@ pub fn parse_listen(text: &str) -> Result<Uri> {
         }
         return Ok(uri);
     }
-    if uri.scheme() != "tcp" {
+    if !matches!(uri.scheme(), "tcp" | "rdma") {
         return Err(bad(format!(
-            "transport {:?} is not known to this server, tcp and shm are",
+            "transport {:?} is not known to this server, tcp, rdma and shm are",
             uri.scheme()
         )));
     }
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn addresses_with_and_without_a_scheme() {
-        for text in ["tcp://127.0.0.1:5", "127.0.0.1:5", "tcp://127.0.0.1:5/"] {
+        for text in ["tcp://127.0.0.1:5", "127.0.0.1:5", "tcp://127.0.0.1:5/", "rdma://127.0.0.1:5"] {
             let uri = parse_listen(text).unwrap();
             assert_eq!((uri.host(), uri.port()), ("127.0.0.1", 5));
         }

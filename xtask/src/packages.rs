@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What a build of the workspace needs besides the Rust toolchain.
-pub(crate) const BUILD: &[&str] = &["gcc", "libc6-dev"];
+pub(crate) const BUILD: &[&str] = &["cmake", "gcc", "libc6-dev", "libclang-dev"];
 
 /// What the tests need besides.
-pub(crate) const TEST: &[&str] = &["g++", "valgrind", "e2fsprogs", "util-linux", "strace"];
+pub(crate) const TEST: &[&str] =
+    &["e2fsprogs", "g++", "libibverbs-dev", "librdmacm-dev", "strace", "util-linux", "valgrind"];
 
 /// Time for a question to the package database.
 const QUERY_TIME: Duration = Duration::from_secs(60);

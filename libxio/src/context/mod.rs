@@ -174,6 +174,8 @@ impl Context {
         let ring =
             if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
         let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp), Arc::new(Shm)];
+        #[cfg(feature = "rdma")]
+        transports.push(Arc::new(crate::transport::Rdma::new(options.rdma)));
         transports.extend(options.transports.iter().cloned());
         let waker = Waker::new()?;
         let (inbox, outbox) = inbox(&waker);
@@ -217,7 +219,12 @@ impl Context {
 
     fn transport(&self, scheme: &str) -> Result<Arc<dyn Transport>> {
         let found = self.transports.iter().find(|transport| transport.scheme() == scheme);
-        found.cloned().ok_or_else(|| Error::UnknownTransport(scheme.to_owned()))
+        match found {
+            Some(found) => Ok(Arc::clone(found)),
+            #[cfg(not(feature = "rdma"))]
+            None if scheme == "rdma" => Err(crate::transport::no_rdma()),
+            None => Err(Error::UnknownTransport(scheme.to_owned())),
+        }
     }
 
     /// For other threads.

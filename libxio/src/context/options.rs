@@ -25,6 +25,9 @@ pub struct ContextOptions {
     pub keepalive: Duration,
     /// Time for a connection to be set up: name look-up apart, until the server's answer. Default: 10 s.
     pub connect_timeout: Duration,
+    /// When data goes which way over RDMA.
+    #[cfg(feature = "rdma")]
+    pub rdma: crate::transport::RdmaOptions,
     /// Transports beside the built-in ones.
     pub transports: Vec<Arc<dyn Transport>>,
     /// Where time comes from; the simulator's virtual clock makes a context without a ring.
@@ -66,6 +69,8 @@ impl Default for ContextOptions {
             loop_kind: LoopKind::Own,
             keepalive: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            #[cfg(feature = "rdma")]
+            rdma: crate::transport::RdmaOptions::default(),
             transports: Vec::new(),
             clock: Clock::Real,
             crc: false,

@@ -95,6 +95,10 @@ impl Outstanding {
     /// Lends the peer what it can reach of the request's data and landing. `immediate` is the most data that travels
     /// without an announcement: where one is needed, the landing's turn does not come.
     pub(crate) fn lend(&mut self, data: &Sgl, link: &mut dyn Link, pool: &Pool, immediate: u32) {
+        let none = Sgl::new();
+        let is_long = data.len() > immediate as usize;
+        let travels = link.is_fetched() && (is_long || self.notify.is_some());
+        let data = if travels { &none } else { data };
         let wanted = match self.landing {
             Landing::Pool(room) if room as usize > COPIED_BYTES_MAX => room,
             _ => 0,
@@ -110,7 +114,7 @@ impl Outstanding {
             Landing::Pool(_) | Landing::None => None,
         };
         let mut lent = link.lend(data, landing);
-        if !lent.data && data.len() > immediate as usize {
+        if !lent.data && is_long {
             lent = Lent::default();
         }
         if wanted > 0 && !lent.landing {

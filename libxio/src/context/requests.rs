@@ -67,6 +67,7 @@ impl Context {
     ) -> Result<RequestId> {
         let now = self.options.clock.is_virtual().then_some(self.now);
         let (key, state) = self.open_connection(connection)?;
+        entry.notify = options.notify;
         if state.placement && entry.kind == FrameKind::Request && state.requester.free_slots() > 0 {
             let (link, immediate) = (state.link, state.theirs.immediate_bytes_max);
             if let Some(link) = self.links.get_mut(link)
@@ -77,7 +78,6 @@ impl Context {
         }
         let state = self.connections.get_mut(key).ok_or(STALE)?;
         entry.receipt_due = options.receipt;
-        entry.notify = options.notify;
         if let Some(timeout) = options.timeout {
             let at = now.unwrap_or_else(Instant::now).checked_add(timeout);
             entry.deadline = at.map(|at| (at, millis(timeout)));

@@ -202,6 +202,17 @@ impl Buffer {
         }
     }
 
+    /// The region that these bytes lie in, if a device may go on knowing it: its pages are the same for life.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn lasting_region(&self) -> Option<&Region> {
+        let region = match &self.owner {
+            Owner::Pool { pool, class, index } => pool.region_of(*class, *index)?,
+            Owner::Region { region } => region,
+            _ => return None,
+        };
+        (!region.is_torn()).then_some(region)
+    }
+
     /// Where a peer on the same host finds these bytes: the region that they lie in, and their offset. Only for bytes
     /// whose pages are nobody else's, so that the pages can be taken from the peer without touching other bytes.
     pub(crate) fn place_in_region(&self) -> Option<(&Region, usize)> {
@@ -278,12 +289,17 @@ impl Drop for Buffer {
 /// Length of the shared zero memory in bytes: one piece of [`zeros`].
 const ZEROS_BYTES: usize = 1 << 20;
 
+/// The memory behind [`zeros`].
+pub(crate) fn zeros_memory() -> &'static [u8] {
+    static ZEROS: OnceLock<&'static [u8]> = OnceLock::new();
+    ZEROS.get_or_init(|| Box::leak(vec![0_u8; ZEROS_BYTES].into_boxed_slice()))
+}
+
 /// A list of `length` zero bytes that takes no memory of its own, for senders that have nothing to say.
 /// The greatest length is [`super::SGL_PIECES_MAX`] MiB; a longer one is cut to it.
 #[must_use]
 pub fn zeros(length: usize) -> super::Sgl {
-    static ZEROS: OnceLock<&'static [u8]> = OnceLock::new();
-    let memory = *ZEROS.get_or_init(|| Box::leak(vec![0_u8; ZEROS_BYTES].into_boxed_slice()));
+    let memory = zeros_memory();
     let mut list = super::Sgl::new();
     let mut left = length;
     while left > 0 {

@@ -12,6 +12,8 @@ mod pool;
 mod region;
 mod sgl;
 
+#[cfg(feature = "rdma")]
+pub(crate) use buffer::zeros_memory;
 pub use buffer::{Buffer, zeros};
 pub(crate) use peer::{PeerHold, PeerMemory};
 pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};

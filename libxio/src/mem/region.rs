@@ -144,6 +144,12 @@ impl Region {
         Some((shared.memfd.as_fd(), length))
     }
 
+    /// Whether some of its pages were replaced: who knows the old ones by their physical place must not use them.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.shared().is_some_and(|shared| shared.torn.load(Ordering::Relaxed))
+    }
+
     /// Tells it apart from every other region of this process.
     pub(crate) fn number(&self) -> u64 {
         self.inner.number

@@ -9,6 +9,9 @@
 //! goes through an example.
 
 mod clock;
+#[cfg(feature = "rdma")]
+mod rdma;
+mod rdma_device;
 mod shm;
 mod sim;
 mod stream;
@@ -17,6 +20,11 @@ mod tcp;
 pub use crate::mem::IoVec;
 pub use crate::sys::{receive_vectored, send_vectored};
 pub use clock::{Clock, VirtualClock};
+#[cfg(feature = "rdma")]
+pub(crate) use rdma::Rdma;
+#[cfg(feature = "rdma")]
+pub use rdma::RdmaOptions;
+pub use rdma_device::{RdmaDevice, RdmaPort, rdma_devices};
 pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork};
 pub use stream::{ByteSocket, Stream};
@@ -27,6 +35,13 @@ use crate::{Access, Buffer, HeaderBytes, Result, Sgl, Uri};
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::time::Duration;
+
+/// Why a build without the feature can't use RDMA.
+#[cfg(not(feature = "rdma"))]
+pub(crate) fn no_rdma() -> crate::Error {
+    let reason = "this build has none (the cargo feature rdma was off)".into();
+    crate::Error::TransportUnavailable { scheme: "rdma", reason }
+}
 
 /// A kind of link.
 pub trait Transport: Send + Sync + Debug {
@@ -108,6 +123,12 @@ pub trait Link: Send + Debug {
 
     /// Whether this end lets the peer reach its memory.
     fn lends(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer fetches lent data into memory of its own, rather than using it where it is: then data that the
+    /// peer wants announced is announced, and data whose owner waits for it travels.
+    fn is_fetched(&self) -> bool {
         false
     }
 

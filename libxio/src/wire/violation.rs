@@ -156,6 +156,12 @@ pub enum Violation {
         /// The limit in bytes.
         limit: u32,
     },
+    /// An RDMA message is not as described in PROTOCOL.md.
+    #[error("a broken RDMA message: {0}")]
+    BadRdmaMessage(&'static str),
+    /// More RDMA messages than there are credits for.
+    #[error("more RDMA messages than credits were given for")]
+    RdmaCreditExceeded,
 
     // ---- the bodies of a handshake ----
     /// The first bytes of a hello are others.
@@ -418,6 +424,8 @@ impl Violation {
             Violation::RingPosition { .. } => 26,
             Violation::MemoryVanished => 27,
             Violation::BadSideMessage(_) => 28,
+            Violation::BadRdmaMessage(_) => 30,
+            Violation::RdmaCreditExceeded => 31,
 
             Violation::BadMagic => 32,
             Violation::NoCommonVersion => 33,
@@ -465,7 +473,7 @@ mod tests {
     const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md"));
 
     /// One of each, in the order of their numbers.
-    const EACH: [Violation; 58] = [
+    const EACH: [Violation; 60] = [
         Violation::UnknownKind(200),
         Violation::UnexpectedKind(3),
         Violation::UnknownFlags { flags: 128 },
@@ -491,6 +499,8 @@ mod tests {
         Violation::RingPosition { filled: 2, capacity: 1 },
         Violation::MemoryVanished,
         Violation::BadSideMessage("no memory came with it"),
+        Violation::BadRdmaMessage("it is too short"),
+        Violation::RdmaCreditExceeded,
         Violation::BadMagic,
         Violation::NoCommonVersion,
         Violation::BadVersionRange { min: 2, max: 1 },

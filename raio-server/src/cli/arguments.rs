@@ -2,7 +2,7 @@
 
 use super::file;
 use clap::Parser;
-use raio_server::{Config, Error, ExportConfig, Result, parse_listen, parse_size};
+use raio_server::{Config, ExportConfig, Result, parse_listen, parse_size};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// What clients can open: NAME=PATH, /PATH, NAME=null[:SIZE] or NAME=memory:SIZE; add :ro for read-only; repeatable
     #[arg(long, value_name = "EXPORT")]
     export: Vec<String>,
-    /// Address to listen on: tcp://HOST:PORT, port 0 takes a free one; or shm:///PATH, a socket by which clients on
+    /// Address to listen on: tcp://HOST:PORT or rdma://HOST:PORT, port 0 takes a free one; or shm:///PATH, a socket by which clients on
     /// this machine share memory with the server; repeatable [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
@@ -87,7 +87,7 @@ pub(super) struct Arguments {
     /// Port to listen on; no others are taken
     #[arg(short, long, value_name = "PORT", help_heading = "Options of R-AIO's server")]
     port: Option<u16>,
-    /// Transport: tcp
+    /// Transport: tcp or rdma
     #[arg(short, long, value_name = "NAME", help_heading = "Options of R-AIO's server")]
     transport: Option<Transport>,
     /// 1: end when the first client has left
@@ -170,9 +170,10 @@ impl Arguments {
         for address in &self.listen {
             config.listen.push(parse_listen(address)?);
         }
-        if self.transport == Some(Transport::Rdma) {
-            return Err(Error::Usage("this server has no rdma transport yet: use -t tcp".to_owned()));
-        }
+        let scheme = match self.transport {
+            Some(Transport::Rdma) => "rdma",
+            Some(Transport::Tcp) | None => "tcp",
+        };
         if self.addr.is_some() || self.port.is_some() {
             let host = self.addr.as_deref().unwrap_or("127.0.0.1");
             let host = if host.contains(':') && !host.starts_with('[') {
@@ -181,10 +182,10 @@ impl Arguments {
                 host.to_owned()
             };
             let port = self.port.unwrap_or(libxio::DEFAULT_PORT);
-            config.listen.push(parse_listen(&format!("tcp://{host}:{port}"))?);
+            config.listen.push(parse_listen(&format!("{scheme}://{host}:{port}"))?);
         }
         if config.listen.is_empty() {
-            config.listen.push(parse_listen(&format!("tcp://127.0.0.1:{}", libxio::DEFAULT_PORT))?);
+            config.listen.push(parse_listen(&format!("{scheme}://127.0.0.1:{}", libxio::DEFAULT_PORT))?);
         }
         Ok(())
     }
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!((config.cpus, config.threads, finite), (vec![0, 2], 3, true));
         assert_eq!(config.polling_timeout, NEVER_SLEEP);
         assert!(config.exports.is_empty());
-        assert!(matches!(plan(&["-t", "rdma"]), Err(Error::Usage(_))));
+        assert_eq!(plan(&["-t", "rdma"]).unwrap().config.listen[0].to_string(), "rdma://127.0.0.1:5555/");
         for wrong in [["-f", "2"], ["-c", "0"], ["-c", "x"], ["-p", "99999"], ["-t", "pigeon"]] {
             assert!(Arguments::try_parse_from(["raio-server"].iter().chain(&wrong)).is_err(), "{wrong:?}");
         }

@@ -38,6 +38,16 @@ impl Failure {
         move |error| Failure::Remote { error, uri: Some(uri.clone()) }
     }
 
+    /// RDMA can't be used here; the error says what is missing.
+    pub(crate) fn no_rdma(error: libxio::Error) -> Failure {
+        Failure::Other {
+            what: "list devices",
+            place: "this machine".into(),
+            why: error.to_string(),
+            advice: None,
+        }
+    }
+
     /// Standard output failed.
     pub(crate) fn output(cause: io::Error) -> Failure {
         if cause.kind() == io::ErrorKind::BrokenPipe {

@@ -9,11 +9,16 @@ use serde_json::{Value, json};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The server
-    uri: String,
+    #[arg(required_unless_present = "rdma")]
+    uri: Option<String>,
+    /// List this machine's RDMA devices, their ports and limits
+    #[arg(long, conflicts_with = "uri")]
+    rdma: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Done {
-    let (uri, client) = connect(&arguments.uri, &common.client_options())?;
+    let Some(uri) = &arguments.uri else { return super::rdma::run(common) };
+    let (uri, client) = connect(uri, &common.client_options())?;
     let info = client.info().map_err(Failure::at(&uri))?;
     if common.json() {
         return say::json(&describe(&info));

@@ -10,6 +10,7 @@ mod list;
 mod names;
 mod ping;
 mod place;
+mod rdma;
 mod say;
 mod size;
 mod stat;

@@ -1,0 +1,594 @@
+//! A link over one reliable connection: set up by rdma_cm without blocking, then frames by [`Sending`] and
+//! [`Receiving`].
+
+use super::Shared;
+use super::cm::{CmEvent, CmEventKind, CmId, ConnectParameters};
+use super::credit::Credits;
+use super::domain::{Identity, MESSAGE_BYTES};
+use super::endpoint::{Done, Endpoint};
+use super::events::DeviceWatch;
+use super::message::{BadGreeting, Greeting, MessageHead, MessageKind};
+use super::receiving::Receiving;
+use super::registration::KeyCache;
+use super::sending::Sending;
+use crate::Sgl;
+use crate::transport::{Armed, Flushed, Lent, Link, LinkError, OutgoingFrame, Received, Sink};
+use crate::wire::{FrameHead, FrameKind, FrameLimits};
+use rdma_sys::ibv_wc_status as status;
+use rustix::event::epoll;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time for an address, then for a route, to be found.
+const RESOLVE_TIME: Duration = Duration::from_secs(2);
+/// The device waits 4.096 us times 2 to this power for an acknowledgement: 0.54 s.
+const ACK_TIMEOUT_EXPONENT: u8 = 17;
+/// Times that it sends again: silence is noticed after 7 times 0.54 s.
+const RETRY_COUNT: u8 = 6;
+/// RDMA READs at a time on one connection that we ask for.
+const READS_MAX: u8 = 16;
+/// Polls without a completion after which the other descriptors are looked at too: a few hundred microseconds.
+const QUIET_POLLS: u32 = 256;
+/// Messages taken in one call, so that one link's turn stays short beside others.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// A reliable connection.
+#[derive(Debug)]
+pub(super) struct RdmaLink {
+    peer: String,
+    phase: Phase,
+    /// Why the link is dead; told when everything that has arrived is delivered.
+    dead: Option<LinkError>,
+    endpoint: Option<Endpoint>,
+    // After the endpoint, which is stopped before the identifier goes.
+    id: CmId,
+    /// Of the completion queue, the identifier and the device.
+    descriptors: OwnedFd,
+    watch: Option<DeviceWatch>,
+    shared: Arc<Shared>,
+    source: Option<IpAddr>,
+    /// Addresses of the host still to be tried while connecting.
+    untried: VecDeque<SocketAddr>,
+    credits: Option<Credits>,
+    /// Longest message that the peer takes.
+    message_bytes: usize,
+    sending: Sending,
+    receiving: Receiving,
+    keys: KeyCache,
+    /// Messages that have come and are not taken yet: buffer, length, kind.
+    arrived: VecDeque<Arrived>,
+    /// Buffers whose messages are taken, to be posted again.
+    free: Vec<u32>,
+    /// The completion queue's descriptor tells of the next completion.
+    armed: bool,
+    quiet_polls: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    buffer: u32,
+    length: usize,
+    kind: MessageKind,
+}
+
+/// Where a link is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Resolving,
+    Routing,
+    Connecting,
+    Accepting,
+    Established,
+    Fenced,
+}
+
+impl RdmaLink {
+    /// Starts to connect to the first of these addresses that answers.
+    pub(super) fn connect(
+        peer: String,
+        addresses: Vec<SocketAddr>,
+        source: Option<IpAddr>,
+        shared: &Arc<Shared>,
+    ) -> io::Result<RdmaLink> {
+        let mut link = RdmaLink::new(peer, CmId::new()?, shared)?;
+        link.source = source;
+        link.untried = addresses.into();
+        link.resolve_next(libc::EADDRNOTAVAIL)?;
+        Ok(link)
+    }
+
+    /// Accepts a connection request.
+    pub(super) fn accept(
+        mut id: CmId,
+        greeting: Greeting,
+        event: &CmEvent,
+        shared: &Arc<Shared>,
+    ) -> io::Result<RdmaLink> {
+        id.take_channel()?;
+        let peer = id.peer_address().map_or_else(|| "rdma://?".into(), |address| format!("rdma://{address}"));
+        let mut link = RdmaLink::new(peer, id, shared)?;
+        link.phase = Phase::Accepting;
+        link.open(Identity::Clients)?;
+        link.greeted(greeting);
+        let own = link.greeting().encode();
+        let limits = link.endpoint.as_ref().map(|endpoint| endpoint.domain().limits);
+        let served = limits.map_or(0, |limits| limits.reads_served_max);
+        let started = limits.map_or(0, |limits| limits.reads_started_max);
+        link.id.accept(&ConnectParameters {
+            private_data: &own,
+            initiator_depth: event.responder_resources.min(started).min(READS_MAX),
+            responder_resources: event.initiator_depth.min(served).min(READS_MAX),
+            retry_count: RETRY_COUNT,
+        })?;
+        Ok(link)
+    }
+
+    fn new(peer: String, id: CmId, shared: &Arc<Shared>) -> io::Result<RdmaLink> {
+        let descriptors = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let link = RdmaLink {
+            peer,
+            phase: Phase::Resolving,
+            dead: None,
+            endpoint: None,
+            id,
+            descriptors,
+            watch: None,
+            shared: Arc::clone(shared),
+            source: None,
+            untried: VecDeque::new(),
+            credits: None,
+            message_bytes: MESSAGE_BYTES,
+            sending: Sending::default(),
+            receiving: Receiving::new(),
+            keys: KeyCache::new(),
+            arrived: VecDeque::new(),
+            free: Vec::new(),
+            armed: false,
+            quiet_polls: 0,
+        };
+        link.wait_for(link.id.fd())?;
+        Ok(link)
+    }
+
+    /// Adds a descriptor to those that make ours readable.
+    fn wait_for(&self, fd: Option<RawFd>) -> io::Result<()> {
+        let Some(fd) = fd else { return Ok(()) };
+        // SAFETY: the descriptor is the identifier's, the completion queue's or the device's, which all live now.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let data = epoll::EventData::new_u64(0);
+        Ok(epoll::add(&self.descriptors, fd, data, epoll::EventFlags::IN)?)
+    }
+
+    /// Tries the next address; without one, fails with this errno value.
+    fn resolve_next(&mut self, mut failure: i32) -> io::Result<()> {
+        while let Some(address) = self.untried.pop_front() {
+            let started = CmId::new().and_then(|id| {
+                id.resolve_address(self.source, address, RESOLVE_TIME)?;
+                Ok(id)
+            });
+            match started {
+                Ok(id) => {
+                    self.id = id;
+                    self.phase = Phase::Resolving;
+                    return self.wait_for(self.id.fd());
+                }
+                Err(cause) => failure = cause.raw_os_error().unwrap_or(libc::EIO),
+            }
+        }
+        Err(io::Error::from_raw_os_error(failure))
+    }
+
+    /// Makes the queue pair, once the device is known.
+    fn open(&mut self, identity: Identity) -> io::Result<()> {
+        let device = self.id.device().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let port = self.id.port();
+        let domain = self.shared.domains.get(device, port, identity)?;
+        let watch = DeviceWatch::new(device, port);
+        let endpoint = Endpoint::new(&self.id, domain)?;
+        let completions = endpoint.completion_fd();
+        self.endpoint = Some(endpoint);
+        self.watch = Some(watch);
+        self.wait_for(Some(completions))?;
+        self.wait_for(Some(device.async_fd()))
+    }
+
+    fn greeting(&self) -> Greeting {
+        let credits = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
+        Greeting { credits, message_bytes: MESSAGE_BYTES as u32 }
+    }
+
+    /// The peer has said what it takes.
+    fn greeted(&mut self, greeting: Greeting) {
+        let window = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
+        self.credits = Some(Credits::new(window, greeting.credits));
+        self.message_bytes = MESSAGE_BYTES.min(greeting.message_bytes as usize);
+    }
+
+    /// The route is known: connect.
+    fn start_connecting(&mut self) -> io::Result<()> {
+        let server =
+            self.id.peer_address().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?;
+        self.id.set_ack_timeout(ACK_TIMEOUT_EXPONENT);
+        self.open(Identity::Server(server.ip()))?;
+        let own = self.greeting().encode();
+        let limits = self.endpoint.as_ref().map(|endpoint| endpoint.domain().limits);
+        self.id.connect(&ConnectParameters {
+            private_data: &own,
+            initiator_depth: limits.map_or(0, |limits| limits.reads_started_max.min(READS_MAX)),
+            responder_resources: limits.map_or(0, |limits| limits.reads_served_max.min(READS_MAX)),
+            retry_count: RETRY_COUNT,
+        })?;
+        self.phase = Phase::Connecting;
+        Ok(())
+    }
+
+    /// Takes what rdma_cm and the device have to say.
+    fn check_events(&mut self) {
+        loop {
+            match self.id.next_event() {
+                Ok(Some(event)) => self.cm_event(&event),
+                Ok(None) => break,
+                Err(cause) => {
+                    self.die(LinkError::Failed(errno(&cause)));
+                    break;
+                }
+            }
+        }
+        if let Some(errno) = self.watch.as_ref().and_then(DeviceWatch::check) {
+            self.die(LinkError::Failed(errno));
+        }
+    }
+
+    fn cm_event(&mut self, event: &CmEvent) {
+        let done = match (event.kind, self.phase) {
+            (CmEventKind::AddressResolved, Phase::Resolving) => {
+                self.phase = Phase::Routing;
+                self.id.resolve_route(RESOLVE_TIME)
+            }
+            (CmEventKind::RouteResolved, Phase::Routing) => self.start_connecting(),
+            (CmEventKind::Established, Phase::Connecting) => match Greeting::decode(&event.private_data) {
+                Ok(greeting) => {
+                    self.greeted(greeting);
+                    self.phase = Phase::Established;
+                    self.untried.clear();
+                    Ok(())
+                }
+                Err(_) => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+            },
+            (CmEventKind::Established, Phase::Accepting) => {
+                self.phase = Phase::Established;
+                Ok(())
+            }
+            (CmEventKind::AddressError | CmEventKind::RouteError, _) => {
+                self.try_next(failure_of(event.status, libc::EHOSTUNREACH))
+            }
+            (CmEventKind::Unreachable | CmEventKind::ConnectError, _) => {
+                self.try_next(failure_of(event.status, libc::ETIMEDOUT))
+            }
+            (CmEventKind::Rejected, _) => {
+                let errno = match Greeting::decode(&event.private_data) {
+                    Err(BadGreeting::Version(_)) => libc::EPROTONOSUPPORT,
+                    _ => libc::ECONNREFUSED,
+                };
+                self.try_next(errno)
+            }
+            (CmEventKind::Disconnected, _) => {
+                self.die(LinkError::Ended);
+                Ok(())
+            }
+            (CmEventKind::DeviceRemoved, _) => {
+                self.die(LinkError::Failed(libc::ENODEV));
+                Ok(())
+            }
+            (CmEventKind::AddressChanged, _) => {
+                self.die(LinkError::Failed(libc::ENETRESET));
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(cause) = done {
+            self.die(LinkError::Failed(errno(&cause)));
+        }
+    }
+
+    /// This address did not work: the next one, where the host has more.
+    fn try_next(&mut self, errno: i32) -> io::Result<()> {
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.stop(&self.id, Vec::new());
+        }
+        self.watch = None;
+        self.resolve_next(errno)
+    }
+
+    fn die(&mut self, error: LinkError) {
+        match self.dead {
+            None => self.dead = Some(error),
+            // Stopped work says less than what comes after it: why it was stopped.
+            Some(LinkError::Failed(libc::ECONNABORTED)) => self.dead = Some(error),
+            Some(_) => {}
+        }
+    }
+
+    /// Looks at everything that may have happened: completions always, events when there is a reason to.
+    fn look(&mut self) -> Result<(), LinkError> {
+        if self.phase == Phase::Fenced {
+            return Ok(());
+        }
+        let woken = std::mem::take(&mut self.armed);
+        if woken && let Some(endpoint) = &mut self.endpoint {
+            endpoint.take_events();
+        }
+        let completions = self.look_at_completions()?;
+        self.quiet_polls = if completions > 0 { 0 } else { self.quiet_polls + 1 };
+        let is_due = self.quiet_polls >= QUIET_POLLS;
+        if woken || is_due || self.phase != Phase::Established || self.dead.is_some() {
+            self.quiet_polls = 0;
+            self.check_events();
+        }
+        Ok(())
+    }
+
+    fn look_at_completions(&mut self) -> Result<usize, LinkError> {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(0) };
+        let (arrived, free, sending) = (&mut self.arrived, &mut self.free, &mut self.sending);
+        let fetching = &mut self.receiving.fetching;
+        let mut failed = None;
+        let known = arrived.len();
+        let polled = endpoint.poll(|done| match done {
+            Done::Received { buffer, length } => {
+                arrived.push_back(Arrived { buffer, length, kind: MessageKind::Credit });
+            }
+            Done::Sent { upto } => {
+                sending.done(upto);
+                fetching.done(upto);
+            }
+            Done::Failed { status, buffer } => {
+                free.extend(buffer);
+                failed = failed.or(Some(status));
+            }
+        });
+        let completions = polled.map_err(|cause| LinkError::Failed(errno(&cause)))?;
+        self.take_heads(known)?;
+        if let Some(status) = failed {
+            tracing::debug!(peer = self.peer, status, "RDMA work failed");
+            self.die(LinkError::Failed(status_errno(status)));
+        }
+        Ok(completions)
+    }
+
+    /// Reads the heads of messages that have just come: their credits count at once, whatever waits before them.
+    fn take_heads(&mut self, known: usize) -> Result<(), LinkError> {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(()) };
+        for arrived in self.arrived.iter_mut().skip(known) {
+            // SAFETY: the buffer has just come with its completion and was not posted since.
+            let message = unsafe { endpoint.message(arrived.buffer, arrived.length) };
+            let (head, _) = MessageHead::decode(message.unwrap_or_default())?;
+            arrived.kind = head.kind;
+            if let Some(credits) = &mut self.credits {
+                credits.receive(head.credit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes messages that have come; returns their bytes.
+    fn take_messages(&mut self, sink: &mut dyn Sink) -> Result<usize, LinkError> {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(0) };
+        let mut bytes = 0;
+        self.receiving.deliver_fetched(sink)?;
+        for _ in 0..MESSAGES_PER_TURN {
+            if !self.receiving.retry(sink)? || self.receiving.fetching.is_full() {
+                break;
+            }
+            let Some(&Arrived { buffer, length, kind }) = self.arrived.front() else { break };
+            // SAFETY: the buffer came with its completion and was not posted since.
+            let message = unsafe { endpoint.message(buffer, length) }.unwrap_or_default();
+            let (_, rest) = MessageHead::decode(message)?;
+            if kind == MessageKind::Frame && self.sending.awaits(rest) {
+                break;
+            }
+            self.receiving.message(kind, rest, sink)?;
+            bytes += length;
+            self.arrived.pop_front();
+            self.free.push(buffer);
+        }
+        if !self.free.is_empty() {
+            endpoint.post_receives(&self.id, &self.free).map_err(|cause| LinkError::Failed(errno(&cause)))?;
+            if let Some(credits) = &mut self.credits {
+                credits.release(self.free.len() as u32);
+            }
+            self.free.clear();
+        }
+        self.receiving
+            .fetching
+            .post(&self.id, endpoint, &mut self.keys)
+            .map_err(|cause| LinkError::Failed(errno(&cause)))?;
+        endpoint.counters.copied_bytes += std::mem::take(&mut self.receiving.copied_bytes);
+        Ok(bytes)
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Established && self.dead.is_none()
+    }
+}
+
+impl Link for RdmaLink {
+    fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn set_limits(&mut self, limits: FrameLimits) {
+        self.receiving.limits = limits;
+    }
+
+    fn send(&mut self, mut frame: OutgoingFrame) {
+        if self.phase == Phase::Fenced {
+            return;
+        }
+        let receiving = &mut self.receiving;
+        if frame.head.kind == FrameKind::Request {
+            let endpoint = self.endpoint.as_ref().map(|endpoint| (endpoint, &mut self.keys));
+            let FrameHead { slot, sequence, .. } = frame.head;
+            if let Err(cause) = receiving.lending.attach(slot, sequence, &mut frame.extension, endpoint) {
+                self.die(LinkError::Failed(errno(&cause)));
+                return;
+            }
+        }
+        let endpoint = self.endpoint.as_ref();
+        let peer = endpoint.map(|endpoint| (endpoint, &mut self.keys, &self.shared.options));
+        self.sending.push(frame, receiving.limits.crc, &mut receiving.landings, peer);
+    }
+
+    fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
+        if self.sending.unsent() == 0 && self.dead.is_none() {
+            return Ok(Flushed { bytes: 0, blocked: false });
+        }
+        self.look()?;
+        self.sending.report(sink);
+        if let Some(dead) = self.dead {
+            return Err(dead);
+        }
+        let (true, Some(endpoint), Some(credits)) =
+            (self.phase == Phase::Established, &mut self.endpoint, &mut self.credits)
+        else {
+            return Ok(Flushed { bytes: 0, blocked: true });
+        };
+        let sent = self
+            .sending
+            .flush(&self.id, endpoint, credits, &mut self.keys, self.message_bytes, sink)
+            .map_err(|cause| LinkError::Failed(errno(&cause)))?;
+        // A farewell that the device still has is waited for too.
+        let blocked = sent.blocked || (self.sending.is_empty() && self.sending.unsent() > 0);
+        Ok(Flushed { bytes: sent.bytes, blocked })
+    }
+
+    fn receive(&mut self, _scratch: &mut [u8], sink: &mut dyn Sink) -> Result<Received, LinkError> {
+        self.look()?;
+        self.sending.report(sink);
+        self.receiving.frames = 0;
+        let bytes = self.take_messages(sink)?;
+        if self.is_open()
+            && let (Some(endpoint), Some(credits)) = (&mut self.endpoint, &mut self.credits)
+            && self.sending.is_empty()
+        {
+            self.sending
+                .send_credit(&self.id, endpoint, credits)
+                .map_err(|cause| LinkError::Failed(errno(&cause)))?;
+        }
+        let (frames, stalled) = (self.receiving.frames, self.receiving.is_stalled());
+        if let Some(dead) = self.dead
+            && bytes == 0
+            && !stalled
+        {
+            return Err(dead);
+        }
+        Ok(Received { bytes, frames, progress: bytes > 0, stalled })
+    }
+
+    fn readiness(&self) -> Option<RawFd> {
+        Some(self.descriptors.as_raw_fd())
+    }
+
+    fn arm(&mut self, reads: bool, _blocked: bool) -> Armed {
+        // Whatever a send waits for (credits, room in the queue) comes as a completion.
+        let Some(endpoint) = &mut self.endpoint else { return Armed::Wait(libc::POLLIN) };
+        if !self.armed {
+            if let Err(cause) = endpoint.arm() {
+                self.die(LinkError::Failed(errno(&cause)));
+                return Armed::Ready;
+            }
+            self.armed = true;
+        }
+        // What came before the queue was armed makes no descriptor readable.
+        let waits = !reads || self.receiving.is_stalled() || self.receiving.fetching.is_full();
+        match self.look_at_completions() {
+            Ok(0) if self.dead.is_none() && (self.arrived.is_empty() || waits) => Armed::Wait(libc::POLLIN),
+            Ok(_) => Armed::Ready,
+            Err(error) => {
+                self.die(error);
+                Armed::Ready
+            }
+        }
+    }
+
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
+    fn lends(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.domain().registrations().expose())
+    }
+
+    fn is_fetched(&self) -> bool {
+        true
+    }
+
+    fn lend(&mut self, data: &Sgl, landing: Option<&Sgl>) -> Lent {
+        match &self.endpoint {
+            Some(endpoint) => {
+                self.receiving.lending.lend(endpoint, &mut self.keys, &self.shared.options, data, landing)
+            }
+            None => Lent::default(),
+        }
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.sending.unsent()
+    }
+
+    fn unsent_frames(&self) -> usize {
+        self.sending.frames()
+    }
+
+    fn stop_receiving(&mut self) {
+        self.receiving.discard();
+    }
+
+    fn discard_landing(&mut self) {
+        self.receiving.discard_landing();
+    }
+
+    fn fence(&mut self) {
+        self.phase = Phase::Fenced;
+        let mut unread = std::mem::take(&mut self.free);
+        unread.extend(self.arrived.drain(..).map(|arrived| arrived.buffer));
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.stop(&self.id, unread);
+        }
+        self.watch = None;
+        self.sending.clear();
+        self.receiving.discard();
+    }
+}
+
+impl Drop for RdmaLink {
+    fn drop(&mut self) {
+        self.fence();
+    }
+}
+
+fn errno(cause: &io::Error) -> i32 {
+    cause.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// The errno value of an event's status, which may be 0, the reason of a rejection, or -1 where the library has failed.
+fn failure_of(status: i32, otherwise: i32) -> i32 {
+    if (-4095..-1).contains(&status) { -status } else { otherwise }
+}
+
+/// The errno value that describes failed work best.
+fn status_errno(of: u32) -> i32 {
+    match of {
+        status::IBV_WC_RETRY_EXC_ERR | status::IBV_WC_RESP_TIMEOUT_ERR => libc::ETIMEDOUT,
+        status::IBV_WC_RNR_RETRY_EXC_ERR => libc::ENOBUFS,
+        status::IBV_WC_WR_FLUSH_ERR => libc::ECONNABORTED,
+        status::IBV_WC_REM_ACCESS_ERR | status::IBV_WC_REM_INV_REQ_ERR => libc::EACCES,
+        status::IBV_WC_REM_OP_ERR | status::IBV_WC_REM_ABORT_ERR => libc::ECONNRESET,
+        status::IBV_WC_LOC_PROT_ERR | status::IBV_WC_LOC_ACCESS_ERR => libc::EFAULT,
+        _ => libc::EIO,
+    }
+}

@@ -1,0 +1,209 @@
+//! RDMA: frames over reliable connected queue pairs, set up by rdma_cm, over InfiniBand, RoCE and iWARP.
+//!
+//! [`Rdma`] is one context's side of it. `link.rs` is a connection, `sending.rs` and `receiving.rs` are its halves,
+//! `endpoint.rs` is the queue pair that they post to; `domain.rs` and `registration.rs` hold what the links of a context
+//! share on a device. `verbs.rs` and `cm.rs` wrap the two libraries, which are loaded at run time: where they, or
+//! devices, are missing, asking for this transport gives an error that says so. `message.rs` and `credit.rs` are pure.
+
+mod cm;
+mod credit;
+mod domain;
+mod endpoint;
+mod events;
+mod fetching;
+mod info;
+#[cfg(test)]
+mod layout;
+mod lending;
+mod link;
+mod message;
+mod receiving;
+mod registration;
+mod sending;
+mod verbs;
+
+use super::{Link, Listener, Transport};
+use crate::wire::FrameKind;
+use crate::{Error, Result, Uri};
+pub(crate) use info::devices;
+
+use cm::{CmEventKind, CmId};
+use domain::Domains;
+use link::RdmaLink;
+use message::{BadGreeting, Greeting};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The scheme of its uris.
+pub(crate) const SCHEME: &str = "rdma";
+
+/// The `rdma` scheme, for one context. `rdma://HOST:PORT/...?source=ADDRESS` chooses our own end.
+#[derive(Debug)]
+pub(crate) struct Rdma {
+    shared: Arc<Shared>,
+}
+
+/// What the links of a context share.
+#[derive(Debug)]
+struct Shared {
+    domains: Domains,
+    options: RdmaOptions,
+}
+
+impl Rdma {
+    pub(crate) fn new(options: RdmaOptions) -> Rdma {
+        Rdma { shared: Arc::new(Shared { domains: Domains::default(), options }) }
+    }
+}
+
+/// When data goes which way over RDMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RdmaOptions {
+    /// Data of at most so many bytes travels in messages, and is copied by the receiver; more is put into, or fetched
+    /// from, the memory of the requesting side. Default: 4 KiB, one message.
+    pub send_data_max: u32,
+    /// Memory that no [`Region`](crate::Region) or pool holds is registered for one operation from this length on, in
+    /// bytes; shorter pieces travel in messages. Default: 64 KiB, where registering costs about as much as copying.
+    pub register_min: u32,
+}
+
+impl Default for RdmaOptions {
+    fn default() -> Self {
+        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10 }
+    }
+}
+
+impl Transport for Rdma {
+    fn scheme(&self) -> &'static str {
+        SCHEME
+    }
+
+    fn connect(&self, uri: &Uri) -> Result<Box<dyn Link>> {
+        check_available()?;
+        let source = match uri.query("source") {
+            None => None,
+            Some(text) => Some(text.parse::<IpAddr>().map_err(|_| Error::BadUri {
+                uri: uri.to_string(),
+                reason: "source is the address of an interface of this host",
+            })?),
+        };
+        let mut addresses = uri.socket_addresses()?;
+        if let Some(source) = source {
+            addresses.retain(|address| address.is_ipv4() == source.is_ipv4());
+        }
+        let host = if uri.host().contains(':') { format!("[{}]", uri.host()) } else { uri.host().to_owned() };
+        let peer = format!("{SCHEME}://{host}:{}", uri.port());
+        match RdmaLink::connect(peer.clone(), addresses, source, &self.shared) {
+            Ok(link) => Ok(Box::new(link)),
+            Err(cause) => {
+                Err(Error::ConnectFailed { address: peer, errno: cause.raw_os_error().unwrap_or(libc::EIO) })
+            }
+        }
+    }
+
+    fn listen(&self, uri: &Uri) -> Result<Box<dyn Listener>> {
+        check_available()?;
+        let mut failure = None;
+        for address in uri.socket_addresses()? {
+            let listening = CmId::new().and_then(|id| {
+                id.listen(address)?;
+                Ok(id)
+            });
+            match listening {
+                Ok(id) => {
+                    let port = id.local_address().map_or(address.port(), |bound| bound.port());
+                    let local = uri.with_address(SocketAddr::new(address.ip(), port));
+                    return Ok(Box::new(RdmaListener { id, uri: local, shared: Arc::clone(&self.shared) }));
+                }
+                Err(cause) => failure = Some((address, cause)),
+            }
+        }
+        match failure {
+            Some((address, cause)) => {
+                Err(Error::system(format!("listening at {SCHEME}://{address}"), &cause))
+            }
+            None => Err(Error::ConnectFailed { address: uri.to_string(), errno: libc::EADDRNOTAVAIL }),
+        }
+    }
+}
+
+/// A listening address.
+#[derive(Debug)]
+struct RdmaListener {
+    id: CmId,
+    uri: Uri,
+    shared: Arc<Shared>,
+}
+
+impl Listener for RdmaListener {
+    fn local_uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    fn accept(&mut self) -> Result<Option<Box<dyn Link>>> {
+        loop {
+            let event = self
+                .id
+                .next_event()
+                .map_err(|cause| Error::system(format!("accepting at {}", self.uri), &cause))?;
+            let Some(mut event) = event else { return Ok(None) };
+            if event.kind == CmEventKind::DeviceRemoved {
+                tracing::warn!(uri = %self.uri, "the RDMA device that is listened at was removed");
+            }
+            let Some(id) = event.request.take() else { continue };
+            let greeting = match Greeting::decode(&event.private_data) {
+                Ok(greeting) => greeting,
+                Err(why) => {
+                    tracing::info!(?why, "a connection request that is none of ours");
+                    let own = Greeting { credits: 0, message_bytes: 0 }.encode();
+                    // A peer of another version learns ours; others get nothing.
+                    id.reject(if matches!(why, BadGreeting::Version(_)) { &own } else { &[] });
+                    continue;
+                }
+            };
+            match RdmaLink::accept(id, greeting, &event, &self.shared) {
+                Ok(link) => return Ok(Some(Box::new(link))),
+                // The identifier is gone with the link, which rejects the request.
+                Err(error) => tracing::warn!(%error, "an RDMA connection can't be accepted"),
+            }
+        }
+    }
+
+    fn readiness(&self) -> Option<RawFd> {
+        self.id.fd()
+    }
+}
+
+/// Says what is missing where RDMA can't be used on this machine.
+fn check_available() -> Result<()> {
+    match CmId::new() {
+        Ok(_) => Ok(()),
+        Err(cause) => Err(Error::TransportUnavailable { scheme: SCHEME, reason: what_is_missing(&cause) }),
+    }
+}
+
+fn what_is_missing(cause: &io::Error) -> String {
+    if cause.raw_os_error() == Some(libc::EOPNOTSUPP) {
+        return "the RDMA libraries librdmacm.so.1 and libibverbs.so.1 are not installed (Debian: librdmacm1, \
+                ibverbs-providers)"
+            .into();
+    }
+    let is_empty =
+        |folder: &str| std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if is_empty("/sys/class/infiniband") {
+        return "this machine has no RDMA device (/sys/class/infiniband is empty; a network interface gets one by \
+                `rdma link add rxe0 type rxe netdev INTERFACE`)"
+            .into();
+    }
+    if !Path::new("/dev/infiniband/rdma_cm").exists() {
+        return "/dev/infiniband/rdma_cm is missing (`modprobe rdma_ucm`)".into();
+    }
+    format!("the connection manager can't be used: {cause}")
+}
+
+fn has_checksum_always(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal)
+}

@@ -1,0 +1,168 @@
+//! Which memory the device knows: regions (a pool's chunks, the application's own) are registered once, when one of
+//! their buffers is used first, and for as long as they live.
+//!
+//! A registration is found by its region's number, which is never given twice, so it can't be stale. Memory without an
+//! owner that we know of (the heap, the caller's own) is never kept here: nobody would tell us that it was unmapped and
+//! mapped anew, and the device would go on using the old pages.
+
+use super::verbs::{Access, MemoryRegion, ProtectionDomain};
+use crate::Buffer;
+use crate::mem::{WeakRegion, zeros_memory};
+use crate::wire::PlacedPiece;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Regions registered at a time; beyond it the ones whose memory is gone are dropped, then none is added.
+const REGISTRATIONS_MAX: usize = 4096;
+/// Regions that a link finds without asking here.
+const KEYS: usize = 32;
+
+/// Stands for the zeros; regions are numbered from 1.
+const ZEROS: u64 = 0;
+
+fn is_zeros(buffer: &Buffer) -> bool {
+    let memory = zeros_memory().as_ptr_range();
+    memory.contains(&buffer.as_ptr().cast_const())
+}
+
+/// How the device names registered memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// The region's number.
+    region: u64,
+    pub local: u32,
+    /// 0 where the peer has no rights.
+    pub remote: u32,
+}
+
+/// The registrations of a domain.
+#[derive(Debug)]
+pub(super) struct Registrations {
+    protection: Arc<ProtectionDomain>,
+    access: Access,
+    known: Mutex<HashMap<u64, (MemoryRegion, WeakRegion)>>,
+    /// The zeros that have no memory of their own; `None` inside where they can't be registered.
+    zeros: OnceLock<Option<MemoryRegion>>,
+}
+
+impl Registrations {
+    /// `exposes`: the peers of the domain get rights to what is registered.
+    pub(super) fn new(protection: &Arc<ProtectionDomain>, exposes: bool) -> Registrations {
+        let access = if exposes { Access::Remote } else { Access::Local };
+        Registrations {
+            protection: Arc::clone(protection),
+            access,
+            known: Mutex::default(),
+            zeros: OnceLock::new(),
+        }
+    }
+
+    /// Whether the peers of the domain get rights to what is registered.
+    pub(super) fn expose(&self) -> bool {
+        self.access == Access::Remote
+    }
+
+    /// The keys of a buffer's region; `None` where it has none, or it can't be registered (the limit on locked memory,
+    /// the device's own): its bytes are copied then.
+    fn find(&self, buffer: &Buffer) -> Option<Keys> {
+        if is_zeros(buffer) {
+            return self.find_zeros();
+        }
+        let region = buffer.lasting_region()?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REGISTRATIONS_MAX && !known.contains_key(&region.number()) {
+            known.retain(|_, (_, owner)| !owner.is_gone());
+            if known.len() >= REGISTRATIONS_MAX {
+                return None;
+            }
+        }
+        let registration = match known.entry(region.number()) {
+            std::collections::hash_map::Entry::Occupied(found) => &found.into_mut().0,
+            std::collections::hash_map::Entry::Vacant(place) => {
+                // SAFETY: the region is mapped while it lives; see `forget` for its end. Peers of the domain may write
+                // it at any time, which its users know (`Buffer::try_as_slice`).
+                let registered = unsafe {
+                    MemoryRegion::register(&self.protection, region.as_ptr(), region.len(), self.access)
+                };
+                match registered {
+                    Ok(registration) => &place.insert((registration, region.downgrade())).0,
+                    Err(error) => {
+                        tracing::debug!(%error, bytes = region.len(), "memory can't be registered, so it is copied");
+                        return None;
+                    }
+                }
+            }
+        };
+        let remote = if self.expose() { registration.remote_key() } else { 0 };
+        Some(Keys { region: region.number(), local: registration.local_key(), remote })
+    }
+
+    fn find_zeros(&self) -> Option<Keys> {
+        let registration = self.zeros.get_or_init(|| {
+            let memory = zeros_memory();
+            // SAFETY: the memory lives as long as the program, and nobody gets the right to write it.
+            unsafe {
+                MemoryRegion::register(
+                    &self.protection,
+                    memory.as_ptr().cast_mut(),
+                    memory.len(),
+                    Access::LocalRead,
+                )
+            }
+            .ok()
+        });
+        let local = registration.as_ref()?.local_key();
+        Some(Keys { region: ZEROS, local, remote: 0 })
+    }
+
+    /// Registers memory for one operation again, by the place that it was said to lie at.
+    ///
+    /// # Safety
+    /// As for [`MemoryRegion::register`].
+    pub(super) unsafe fn again(&self, piece: PlacedPiece) -> io::Result<MemoryRegion> {
+        // An address of this process.
+        let address = piece.offset as *mut u8;
+        // SAFETY: the caller's promise.
+        unsafe { MemoryRegion::register(&self.protection, address, piece.length as usize, self.access) }
+    }
+
+    /// Registers memory for one operation.
+    ///
+    /// # Safety
+    /// As for [`MemoryRegion::register`].
+    pub(super) unsafe fn once(&self, buffer: &Buffer) -> Option<MemoryRegion> {
+        // SAFETY: the caller's promise.
+        unsafe { MemoryRegion::register(&self.protection, buffer.as_ptr(), buffer.len(), self.access) }.ok()
+    }
+}
+
+/// A link's own table of the regions that it has used lately, so that it finds them without a lock.
+#[derive(Debug)]
+pub(super) struct KeyCache([Option<Keys>; KEYS]);
+
+impl KeyCache {
+    pub(super) fn new() -> KeyCache {
+        KeyCache([None; KEYS])
+    }
+
+    /// Whether a remote key is one of these.
+    pub(super) fn knows(&self, remote: u32) -> bool {
+        self.0.iter().flatten().any(|keys| keys.remote == remote)
+    }
+
+    /// As [`Registrations::find`].
+    pub(super) fn find(&mut self, buffer: &Buffer, registrations: &Registrations) -> Option<Keys> {
+        let number = if is_zeros(buffer) { ZEROS } else { buffer.lasting_region()?.number() };
+        // The remainder is below KEYS.
+        let place = &mut self.0[(number % KEYS as u64) as usize];
+        match place {
+            Some(keys) if keys.region == number => Some(*keys),
+            _ => {
+                let found = registrations.find(buffer)?;
+                *place = Some(found);
+                Some(found)
+            }
+        }
+    }
+}
