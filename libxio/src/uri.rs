@@ -165,6 +165,9 @@ fn split_authority(authority: &str) -> std::result::Result<(String, Option<u16>)
             None => (authority, None),
         }
     };
+    if host.chars().any(|found| found.is_whitespace() || found.is_control() || "[]?#@".contains(found)) {
+        return Err("the host has a character that no host has");
+    }
     let port = match port {
         Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             Some(digits.parse().map_err(|_| "the port is above 65535")?)
@@ -224,6 +227,14 @@ fn encode(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_are_hosts() {
+        for host in ["[[1]", "a]", "[a]b", "a b", "a?b", "user@host", "a\u{7}"] {
+            let uri = format!("tcp://{host}/e");
+            assert!(matches!(uri.parse::<Uri>(), Err(Error::BadUri { .. })), "{uri:?}");
+        }
+    }
 
     #[test]
     fn parts_are_found_and_printed_back() {

@@ -13,6 +13,7 @@ mod counts;
 mod demo;
 mod fio;
 mod fio_matrix;
+mod fuzz;
 mod packages;
 mod rdma;
 mod test;

@@ -35,6 +35,11 @@ const STEPS: &[Step] = &[
     Step { name: "docs", what: "the documentation builds without warnings", run: docs },
     Step { name: "unit", what: "unit and integration tests of every crate", run: unit },
     Step { name: "doctests", what: "the examples in the documentation run", run: doctests },
+    Step {
+        name: "fuzz",
+        what: "the fuzz targets find nothing in a short time",
+        run: |arguments| crate::fuzz::run(if arguments.long { 1800 } else { 24 }),
+    },
     Step { name: "release", what: "what users run builds", run: |_| compile::release() },
     Step {
         name: "fio",

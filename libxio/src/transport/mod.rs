@@ -26,7 +26,7 @@ pub(crate) use rdma::Rdma;
 pub use rdma::RdmaOptions;
 pub use rdma_device::{RdmaDevice, RdmaPort, rdma_devices};
 pub(crate) use shm::Shm;
-pub use sim::{Faults, SimNetwork};
+pub use sim::{Faults, SimNetwork, Stranger, StrangerListener};
 pub use stream::{ByteSocket, Stream};
 pub(crate) use tcp::Tcp;
 

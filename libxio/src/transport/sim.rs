@@ -4,6 +4,10 @@
 //! It carries bytes, not frames, so that [`Stream`] is tested with everything above it: partial sends and receives,
 //! delays (reorder between connections), stalls, corrupted bytes, and connections that break in mid-frame.
 
+mod stranger;
+
+pub use stranger::{Stranger, StrangerListener};
+
 use super::{ByteSocket, Clock, Link, Listener, Stream, Transport, VirtualClock};
 use crate::mem::IoVec;
 use crate::{Error, Result, Uri};
@@ -121,6 +125,42 @@ impl SimNetwork {
         self.lock().random_below(bound)
     }
 
+    /// Connects to a listener; its address is for people.
+    fn open(&self, uri: &Uri) -> Result<(SimSocket, String)> {
+        let address = format!("{}:{}", uri.host(), uri.port());
+        let mut inner = self.lock();
+        if !inner.listeners.contains_key(&address) {
+            return Err(Error::ConnectFailed {
+                address: format!("sim://{address}"),
+                errno: libc::ECONNREFUSED,
+            });
+        }
+        let (there, back) = (inner.new_pipe(), inner.new_pipe());
+        let socket = |outgoing, incoming| SimSocket { network: self.clone(), outgoing, incoming };
+        let far = socket(back, there);
+        if let Some(waiting) = inner.listeners.get_mut(&address) {
+            waiting.push_back(far);
+        }
+        Ok((socket(there, back), format!("sim://{address}")))
+    }
+
+    /// Listens; a port of 0 takes a free one.
+    fn bind(&self, uri: &Uri) -> Result<SimListener> {
+        let mut inner = self.lock();
+        let mut uri = uri.clone();
+        if uri.port() == 0 {
+            inner.next_port += 1;
+            uri = Uri::new("sim", uri.host(), Some(inner.next_port), uri.resource());
+        }
+        let address = format!("{}:{}", uri.host(), uri.port());
+        if inner.listeners.contains_key(&address) {
+            let cause = io::Error::from_raw_os_error(libc::EADDRINUSE);
+            return Err(Error::system(format!("listening at {uri}"), &cause));
+        }
+        inner.listeners.insert(address.clone(), VecDeque::new());
+        Ok(SimListener { network: self.clone(), address, uri })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,37 +214,12 @@ impl Transport for SimNetwork {
     }
 
     fn connect(&self, uri: &Uri) -> Result<Box<dyn Link>> {
-        let address = format!("{}:{}", uri.host(), uri.port());
-        let mut inner = self.lock();
-        if !inner.listeners.contains_key(&address) {
-            return Err(Error::ConnectFailed {
-                address: format!("sim://{address}"),
-                errno: libc::ECONNREFUSED,
-            });
-        }
-        let (there, back) = (inner.new_pipe(), inner.new_pipe());
-        let socket = |outgoing, incoming| SimSocket { network: self.clone(), outgoing, incoming };
-        let far = socket(back, there);
-        if let Some(waiting) = inner.listeners.get_mut(&address) {
-            waiting.push_back(far);
-        }
-        Ok(Box::new(Stream::new(socket(there, back), format!("sim://{address}"))))
+        let (socket, address) = self.open(uri)?;
+        Ok(Box::new(Stream::new(socket, address)))
     }
 
     fn listen(&self, uri: &Uri) -> Result<Box<dyn Listener>> {
-        let mut inner = self.lock();
-        let mut uri = uri.clone();
-        if uri.port() == 0 {
-            inner.next_port += 1;
-            uri = Uri::new("sim", uri.host(), Some(inner.next_port), uri.resource());
-        }
-        let address = format!("{}:{}", uri.host(), uri.port());
-        if inner.listeners.contains_key(&address) {
-            let cause = io::Error::from_raw_os_error(libc::EADDRINUSE);
-            return Err(Error::system(format!("listening at {uri}"), &cause));
-        }
-        inner.listeners.insert(address.clone(), VecDeque::new());
-        Ok(Box::new(SimListener { network: self.clone(), address, uri }))
+        Ok(Box::new(self.bind(uri)?))
     }
 }
 
@@ -215,14 +230,19 @@ struct SimListener {
     uri: Uri,
 }
 
+impl SimListener {
+    fn take_waiting(&self) -> Option<SimSocket> {
+        self.network.lock().listeners.get_mut(&self.address).and_then(VecDeque::pop_front)
+    }
+}
+
 impl Listener for SimListener {
     fn local_uri(&self) -> &Uri {
         &self.uri
     }
 
     fn accept(&mut self) -> Result<Option<Box<dyn Link>>> {
-        let waiting = self.network.lock().listeners.get_mut(&self.address).and_then(VecDeque::pop_front);
-        Ok(waiting.map(|socket| {
+        Ok(self.take_waiting().map(|socket| {
             let peer = format!("sim://client-{}", socket.incoming);
             Box::new(Stream::new(socket, peer)) as Box<dyn Link>
         }))
