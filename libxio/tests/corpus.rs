@@ -97,6 +97,7 @@ fn frames(address: &[u8]) -> Vec<(String, Vec<u8>)> {
                     header_bytes_max: 512,
                     data_bytes_max: 8192,
                     immediate_bytes_max: 1024,
+                    extension_bytes_max: 0,
                     slots: 4,
                     own_slots: 4,
                     crc: false,
