@@ -71,6 +71,33 @@ const SCRATCH_BYTES: usize = 192 << 10;
 ///
 /// The native form is pull: [`Context::wait`], then [`Context::next_event`] until there is none. Events own what they
 /// carry, so nothing is borrowed while the application works and it may call the context as it likes.
+///
+/// ```
+/// use libxio::{Buffer, Context, ContextOptions, Event, FileOp};
+/// use std::os::fd::AsRawFd;
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut context = Context::new(ContextOptions::default())?;
+/// let file = std::fs::File::open("/proc/self/comm")?;
+/// let buffer = Buffer::from_vec(vec![0; 64]);
+/// context.submit(FileOp::Read { fd: file.as_raw_fd(), offset: 0, buffer }, 1)?;
+/// context.set_timer(Duration::from_millis(20), 2)?;
+/// let mut seen = 0;
+/// while seen < 2 {
+///     context.wait(None)?;
+///     while let Some(event) = context.next_event() {
+///         seen += 1;
+///         match event {
+///             Event::Completed(done) => assert!(done.result.is_ok_and(|bytes| bytes > 0)),
+///             Event::Timer { token, .. } => assert_eq!(token, 2),
+///             other => panic!("{other:?}"),
+///         }
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Context {
     number: u32,

@@ -11,6 +11,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// threads, one per context as a rule: the first connection makes the session at the server, others join it (and wait
 /// for the first while it is being set up). When
 /// the last connection has closed, the session is over; the next connection makes a new one.
+///
+/// ```
+/// use libxio::{ConnectionOptions, Context, ContextOptions, Error, Event, Session};
+///
+/// # fn main() -> libxio::Result<()> {
+/// // Nobody listens there, which the connection says when it ends.
+/// let session = Session::new("tcp://127.0.0.1:1/data".parse()?);
+/// let mut context = Context::new(ContextOptions::default())?;
+/// context.connect(&session, ConnectionOptions::default())?;
+/// while context.wait(None)? == 0 {}
+/// let Some(Event::Closed { reason, .. }) = context.next_event() else { panic!("it is over") };
+/// assert!(matches!(reason, Error::ConnectFailed { .. }));
+/// assert_eq!(session.id(), None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Session {
     inner: Arc<SessionShared>,
