@@ -223,7 +223,7 @@ fn busy(context: &mut Context, connection: libxio::Connection) {
             landing: if token == 1 { Landing::Place(vec![0; 300].into()) } else { Landing::Pool(4096) },
             ..OutgoingRequest::new(b"to the peer", token)
         };
-        let _ = context.request_with(connection, request, options.clone());
+        let _ = context.request_with(connection, request, options);
     }
     let message = OutgoingOneWay { header: b"one way", options, ..OutgoingOneWay::default() };
     let _ = context.send(connection, message);
