@@ -18,6 +18,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "libxio/src/reactor/",
     "libxio/src/transport/shm",
     "libxio/src/transport/rdma",
+    "raio-server/src/sys.rs",
     "raio/src/borrow.rs",
     "raio/src/asynchronous/tokio.rs",
     "raio/src/capi/",

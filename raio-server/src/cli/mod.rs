@@ -2,14 +2,13 @@
 
 mod arguments;
 mod file;
-#[allow(unsafe_code, reason = "signal calls, each with its reasons")]
 mod signals;
 
 use arguments::{Arguments, LogFormat, Plan};
 use clap::Parser;
 use raio_server::{Error, Result, Running};
 use sd_notify::NotifyState;
-use signals::Asked;
+use signals::{Asked, Asking};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -68,8 +67,7 @@ fn start_log(arguments: &Arguments) -> std::result::Result<(), String> {
 
 fn serve(arguments: &Arguments) -> Result<()> {
     let Plan { config, finite } = arguments.plan()?;
-    // Before there are threads: they inherit it.
-    signals::block().map_err(|cause| Error::Usage(format!("can't block signals: {cause}")))?;
+    let asking = Asking::begin().map_err(|cause| Error::Usage(format!("can't take signals: {cause}")))?;
     raise_file_limit();
     let running = raio_server::start(config)?;
     let mut out = std::io::stdout().lock();
@@ -80,7 +78,7 @@ fn serve(arguments: &Arguments) -> Result<()> {
     }
     let _ = out.flush();
     notify(&[NotifyState::Ready]);
-    wait(arguments, &running, finite);
+    wait(arguments, &running, &asking, finite);
     notify(&[NotifyState::Stopping]);
     running.stop();
     tracing::info!("stopped");
@@ -88,9 +86,9 @@ fn serve(arguments: &Arguments) -> Result<()> {
 }
 
 /// Until the server is to stop.
-fn wait(arguments: &Arguments, running: &Running, finite: bool) {
+fn wait(arguments: &Arguments, running: &Running, asking: &Asking, finite: bool) {
     loop {
-        match signals::wait(if finite { FINITE_INTERVAL } else { FOREVER }) {
+        match asking.wait(if finite { FINITE_INTERVAL } else { FOREVER }) {
             Some(Asked::Stop) => {
                 tracing::info!(connections = running.counters().connections, "stopping");
                 return;

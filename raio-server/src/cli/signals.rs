@@ -1,7 +1,9 @@
-//! Signals as something to wait for: blocked in every thread, taken by the main one.
+//! Signals as something to wait for: a thread takes them and passes on what they ask for.
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::io;
-use std::mem::MaybeUninit;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 /// What a signal asks for.
@@ -13,40 +15,27 @@ pub(super) enum Asked {
     Reload,
 }
 
-const TAKEN: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// What was asked for and not waited for yet.
+#[derive(Debug)]
+pub(super) struct Asking(Receiver<Asked>);
 
-fn set() -> libc::sigset_t {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset fills the set; sigaddset is given valid signal numbers.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in TAKEN {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        set.assume_init()
+impl Asking {
+    /// From now on signals are taken instead of ending the process.
+    pub(super) fn begin() -> io::Result<Asking> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let (sender, receiver) = channel();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                let asked = if signal == SIGHUP { Asked::Reload } else { Asked::Stop };
+                // The receiver lives as long as the process does something.
+                let _ = sender.send(asked);
+            }
+        })?;
+        Ok(Asking(receiver))
     }
-}
 
-/// Blocks the signals in this thread and in those that it makes.
-pub(super) fn block() -> io::Result<()> {
-    // SAFETY: the set is initialised, and the old one is not asked for.
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-/// Waits for a signal; `None` when the time is over.
-pub(super) fn wait(time: Duration) -> Option<Asked> {
-    let time = libc::timespec {
-        // Waits are seconds long.
-        tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: libc::c_long::from(time.subsec_nanos()),
-    };
-    // SAFETY: the set is initialised, the time valid, and the information about the signal is not asked for.
-    match unsafe { libc::sigtimedwait(&set(), std::ptr::null_mut(), &time) } {
-        libc::SIGHUP => Some(Asked::Reload),
-        signal if signal > 0 => Some(Asked::Stop),
-        _ => None,
+    /// Waits for a signal; `None` when the time is over.
+    pub(super) fn wait(&self, time: Duration) -> Option<Asked> {
+        self.0.recv_timeout(time).ok()
     }
 }
