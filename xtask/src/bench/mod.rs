@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     curves.retain(|curve| !curve.rows.is_empty());
     // Messages and crowds are not rows of work: a wish for certain rows leaves them out, but under their own names.
     let with = |name: &str| arguments.only.as_ref().is_none_or(|text| text == name);
-    let mut talks = if with("messages") { message::talks(&transports) } else { Vec::new() };
+    let mut talks = if with("messages") { message::talks() } else { Vec::new() };
     let mut crowds: Vec<Crowd> = if with("connections") {
         transports.iter().map(|transport| Crowd::new(transport, arguments.quick)).collect()
     } else {

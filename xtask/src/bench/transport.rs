@@ -22,10 +22,14 @@ impl Transport {
         self.listen.replace("FOLDER", &place.folder.display().to_string())
     }
 
-    /// A file's uri: the server's with the path in its place before the parameters.
+    /// A file's uri: the server's, or the one that names the same socket, with the path in its place before the
+    /// parameters.
     pub(crate) fn with_path(&self, uri: &str, path: &str) -> String {
         let (base, parameters) = uri.split_at(uri.find('?').unwrap_or(uri.len()));
         let (scheme, address) = base.split_once("://").unwrap_or(("tcp", base));
+        if scheme == "shm" && parameters.is_empty() {
+            return format!("shm://{path}?socket={address}");
+        }
         format!("{scheme}://{}{path}{parameters}", address.trim_end_matches('/'))
     }
 
@@ -62,6 +66,7 @@ mod tests {
         let [tcp, shm] = TRANSPORTS else { panic!() };
         assert_eq!(tcp.with_path("tcp://127.0.0.1:7/", "/null"), "tcp://127.0.0.1:7/null");
         assert_eq!(shm.with_path("shm:///?socket=/x/y.sock", "/null"), "shm:///null?socket=/x/y.sock");
+        assert_eq!(shm.with_path("shm:///x/y.sock", "/null"), "shm:///null?socket=/x/y.sock");
         assert_eq!(tcp.fio_options("tcp://127.0.0.1:7", "/null"), ["--filename=/127.0.0.1/7/null"]);
     }
 }
