@@ -1,13 +1,34 @@
 //! Requests that end before their answer.
 
 use crate::{Make, Pair, pattern};
-use libxio::{CancelOutcome, Error, Event, Landing, OutgoingRequest, OutgoingResponse, SendOptions, Sgl};
+use libxio::{
+    CancelOutcome, Connection, Error, Event, Landing, OutgoingRequest, OutgoingResponse, Request, RequestId,
+    SendOptions, Sgl,
+};
 use std::time::Duration;
 
 fn ended(event: Event) -> (u64, CancelOutcome) {
     match event {
         Event::CancelEnded { token, outcome, .. } => (token, outcome.unwrap()),
         other => panic!("not the result of a cancel but {other:?}"),
+    }
+}
+
+/// Sends a request that is late while the server's application holds it. On a slow machine it may be late before the
+/// application has seen it, and is then taken back: once more.
+fn late(pair: &mut Pair, connection: Connection, token: u64) -> (RequestId, Request) {
+    let options = SendOptions { timeout: Some(Duration::from_millis(30)), ..SendOptions::default() };
+    loop {
+        let landing = Landing::Place(vec![0; 100].into());
+        let request = OutgoingRequest { landing, ..OutgoingRequest::new(b"slow", token) };
+        let id = pair.client.request_with(connection, request, options).unwrap();
+        pair.until("the request, or its end", |pair| {
+            !pair.server_events.is_empty() || pair.client_events.len() == 2
+        });
+        if !pair.server_events.is_empty() {
+            return (id, pair.request());
+        }
+        pair.client_events.clear();
     }
 }
 
@@ -144,12 +165,8 @@ pub fn a_late_request_keeps_its_slot_until_the_peer_confirms(make: Make<'_>) {
     let one = |options: &mut libxio::ContextOptions| options.limits.peer_slots = 1;
     let mut pair = Pair::with(make(), |_| {}, one, Default::default());
     let (connection, _) = pair.connect();
-    let options = SendOptions { timeout: Some(Duration::from_millis(30)), ..SendOptions::default() };
-    let landing = || Landing::Place(vec![0; 100].into());
     for answered in [true, false] {
-        let request = OutgoingRequest { landing: landing(), ..OutgoingRequest::new(b"slow", 7) };
-        let id = pair.client.request_with(connection, request, options).unwrap();
-        let request = pair.request();
+        let (id, request) = late(&mut pair, connection, 7);
         assert!(matches!(failed(pair.client_event()), (7, Error::DeadlineExceeded(30))));
         assert!(matches!(pair.client.cancel(connection, id), Err(Error::StaleHandle(_))));
         assert!(matches!(pair.server_event(), Event::Cancel { .. }));
@@ -166,7 +183,7 @@ pub fn a_late_request_keeps_its_slot_until_the_peer_confirms(make: Make<'_>) {
         assert_eq!(pair.client.free_slots(connection).unwrap(), 1);
     }
     let statistics = pair.client.statistics().snapshot();
-    assert_eq!((statistics.deadlines_exceeded, statistics.cancels), (2, 2));
+    assert!(statistics.deadlines_exceeded >= 2 && statistics.cancels >= 2, "{statistics:?}");
     pair.echo(connection, OutgoingRequest::new(b"in time", 9));
     pair.finish(connection);
 }
@@ -202,11 +219,10 @@ pub fn a_lost_connection_ends_cancels(make: Make<'_>) {
     let mut pair = Pair::new(make());
     let (connection, _) = pair.connect();
     let id = pair.client.request(connection, OutgoingRequest::new(b"", 1)).unwrap();
-    let options = SendOptions { timeout: Some(Duration::from_millis(10)), ..SendOptions::default() };
-    let late = OutgoingRequest { landing: Landing::Place(vec![0; 9].into()), ..OutgoingRequest::new(b"", 2) };
-    pair.client.request_with(connection, late, options).unwrap();
-    let held = [pair.request(), pair.request()];
-    assert!(matches!(failed(pair.client_event()), (2, Error::DeadlineExceeded(10))));
+    let first = pair.request();
+    let (_, second) = late(&mut pair, connection, 2);
+    assert!(matches!(failed(pair.client_event()), (2, Error::DeadlineExceeded(30))));
+    let held = [first, second];
     pair.client.cancel(connection, id).unwrap();
     pair.client.abort(connection).unwrap();
     let Event::CancelEnded { token: 1, outcome: Err(Error::ClosedLocally), .. } = pair.client_event() else {

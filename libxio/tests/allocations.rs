@@ -3,8 +3,9 @@
 
 use conformance::watchdog;
 use libxio::{
-    AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
-    OutgoingResponse, ServerOptions, Session, Sgl, StatisticsSnapshot,
+    AcceptOptions, Access, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingOneWay,
+    OutgoingRequest, OutgoingResponse, Receipt, Region, RemoteRegion, SendOptions, ServerOptions, Session,
+    Sgl, StatisticsSnapshot,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -175,4 +176,111 @@ fn a_warm_exchange_allocates_nothing_and_enters_the_ring_only_to_sleep() {
             assert!(counters.ring_enters <= counters.sleeps, "{length} bytes, {side}");
         }
     }
+}
+
+/// One-way messages with receipts and notices, requests with receipts and deadlines, and remote reads, `DEPTH` of each at
+/// a time; what the client and the server paid.
+fn exchange_in_all_patterns() -> (Cost, Cost) {
+    const TELL: u64 = 1;
+    const ASK: u64 = 2;
+    const READ: u64 = 3;
+    let (say, said) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let mut server = Context::new(ContextOptions::default()).unwrap();
+        let listening =
+            server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), ServerOptions::default()).unwrap();
+        say.send(server.local_uri(listening).unwrap()).unwrap();
+        let memory = Region::allocate(4096, false).unwrap();
+        let mut meter = Meter::default();
+        server
+            .run(|server, event| match event {
+                Event::ConnectionRequest(request) => {
+                    let connection = server.accept(request, AcceptOptions::new()).unwrap();
+                    let exposed = server.expose(connection, &memory, 0, 4096, Access::READ).unwrap();
+                    let header = exposed.to_bytes();
+                    server
+                        .send(connection, OutgoingOneWay { header: &header, ..Default::default() })
+                        .unwrap();
+                }
+                Event::OneWay(message) => {
+                    // In the end the client leaves in the middle.
+                    let _ = server.release(message, Receipt::Accepted);
+                    meter.message(server);
+                }
+                Event::Request(mut request) => {
+                    let _ = server.give_receipt(&mut request, Receipt::Accepted);
+                    let _ = server.respond(request, OutgoingResponse::default());
+                    meter.message(server);
+                }
+                Event::Closed { .. } => server.stop(),
+                other => panic!("{other:?}"),
+            })
+            .unwrap();
+        meter.cost()
+    });
+    let mut client = Context::new(ContextOptions::default()).unwrap();
+    let session = Session::new(said.recv().unwrap());
+    let connection = client.connect(&session, ConnectionOptions::default()).unwrap();
+    let mut meter = Meter::default();
+    let mut remote = None;
+    let send = |client: &mut Context, token: u64, remote: &RemoteRegion, data: Sgl| {
+        let options = SendOptions { receipt: true, ..SendOptions::default() };
+        match token {
+            TELL => {
+                let options = SendOptions { notify: Some(TELL), ..options };
+                let message = OutgoingOneWay { header: b"news", data, token, options };
+                client.send(connection, message).unwrap();
+            }
+            ASK => {
+                let options = SendOptions { timeout: Some(Duration::from_secs(60)), ..options };
+                let request = OutgoingRequest { data, ..OutgoingRequest::new(b"question", token) };
+                client.request_with(connection, request, options).unwrap();
+            }
+            _ => {
+                let landing = Landing::Place(data);
+                let none = SendOptions::default();
+                client.remote_read(connection, remote, 0, landing, token, none).unwrap();
+            }
+        }
+    };
+    // The memory of messages that were sent comes back, or is taken anew from the pool.
+    while meter.messages < 3 * (WARM + COUNTED) {
+        client.wait(None).unwrap();
+        while let Some(event) = client.next_event() {
+            let ended = match event {
+                Event::OneWay(message) => {
+                    let region = RemoteRegion::from_bytes(message.header()).unwrap();
+                    remote = Some(region);
+                    drop(message);
+                    for token in [TELL, ASK, READ].repeat(DEPTH as usize) {
+                        let data = client.pool().take_list(512).unwrap();
+                        send(&mut client, token, &region, data);
+                    }
+                    continue;
+                }
+                Event::Receipt { token: TELL, .. } => TELL,
+                Event::Response { token, outcome, .. } => {
+                    drop(outcome.unwrap());
+                    token
+                }
+                Event::Connected { .. } | Event::Receipt { .. } | Event::Sent { .. } => continue,
+                other => panic!("{other:?}"),
+            };
+            meter.message(&client);
+            let data = client.pool().take_list(512).unwrap();
+            send(&mut client, ended, &remote.unwrap(), data);
+        }
+    }
+    client.close(connection).unwrap();
+    while !matches!(client.next_event(), Some(Event::Closed { .. })) {
+        client.wait(None).unwrap();
+    }
+    (meter.cost(), server.join().unwrap())
+}
+
+#[test]
+fn warm_patterns_allocate_nothing() {
+    watchdog();
+    let (client, server) = exchange_in_all_patterns();
+    assert_eq!((client.allocations, server.allocations), (0, 0));
 }

@@ -180,10 +180,13 @@ impl ConnectionState {
         self.sending = SendGrant::new(theirs.window_bytes);
         self.one_way_out = OneWaySender::new(theirs.one_way_max);
         self.phase = Phase::Open;
-        // Each request costs a side at most two frames (itself and its announced data, or the question for that and the
-        // response), each one-way message two and a receipt.
-        self.unsent_frames_max = 2 * (usize::from(slots) + usize::from(own_slots))
-            + 2 * (theirs.one_way_max as usize + self.own.one_way_max as usize)
+        // A request costs its sender at most three frames (itself, its announced data, a cancel) and its receiver four (the
+        // question for its data, a receipt, the result of a cancel, the response); a one-way message two, and three (the
+        // question, a receipt, a credit).
+        self.unsent_frames_max = 3 * usize::from(own_slots)
+            + 4 * usize::from(slots)
+            + 2 * theirs.one_way_max as usize
+            + 3 * self.own.one_way_max as usize
             + CONTROL_ANSWERS_EXTRA as usize;
         FrameLimits {
             header_bytes_max: self.own.header_bytes_max,

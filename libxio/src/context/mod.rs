@@ -165,10 +165,26 @@ impl PinnedContext {
     /// A context for this thread.
     ///
     /// # Errors
-    /// As [`Context::new`].
+    /// As [`Context::new`]; [`Error::System`] for a processor that is not there or not ours.
     pub fn new(options: ContextOptions) -> Result<PinnedContext> {
+        if let Some(cpu) = options.cpu {
+            bind_thread(cpu)?;
+        }
         Ok(PinnedContext { inner: Context::build(options, true)?, not_send: PhantomData })
     }
+}
+
+/// Binds the calling thread to a processor.
+fn bind_thread(cpu: usize) -> Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    if cpu >= CpuSet::MAX_CPU {
+        let (value, limit) = (cpu as u64, CpuSet::MAX_CPU as u64 - 1);
+        return Err(Error::LimitExceeded { what: "number of a processor", value, limit });
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set)
+        .map_err(|errno| Error::system(format!("binding the thread to processor {cpu}"), &errno.into()))
 }
 
 impl std::ops::Deref for PinnedContext {

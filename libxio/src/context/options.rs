@@ -32,6 +32,9 @@ pub struct ContextOptions {
     pub transports: Vec<Arc<dyn Transport>>,
     /// Where time comes from; the simulator's virtual clock makes a context without a ring.
     pub clock: Clock,
+    /// A [`PinnedContext`](crate::PinnedContext) binds its thread to this processor, counted from 0 as the kernel does;
+    /// `None` leaves that to whoever made the thread. Other contexts take no notice.
+    pub cpu: Option<usize>,
     /// Offer checksums (CRC-32C) of headers and data; in force where both sides offer them. Default: off.
     pub crc: bool,
 }
@@ -73,6 +76,7 @@ impl Default for ContextOptions {
             rdma: crate::transport::RdmaOptions::default(),
             transports: Vec::new(),
             clock: Clock::Real,
+            cpu: None,
             crc: false,
         }
     }

@@ -43,8 +43,8 @@
 //!
 //! # Cores
 //!
-//! A context per core, each pinned by whoever made its thread (`taskset`, `sched_setaffinity`), network interrupts on the
-//! same cores. [`PinnedContext`](crate::PinnedContext) saves work per completion.
+//! A context per core: [`cpu`](crate::ContextOptions::cpu) binds a [`PinnedContext`](crate::PinnedContext)'s thread to a
+//! processor, network interrupts belong on the same ones. A pinned context saves work per completion, too.
 //!
 //! # Where to look
 //!
