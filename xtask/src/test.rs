@@ -46,6 +46,7 @@ const STEPS: &[Step] = &[
         what: "fio verifies and disturbs through its engine",
         run: |arguments| fio_matrix::run(arguments.long),
     },
+    Step { name: "counts", what: "nothing costs more than it did", run: |_| crate::counts::check() },
     Step { name: "demo", what: "the demonstration runs, as a user would run it", run: demo },
 ];
 

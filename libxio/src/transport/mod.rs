@@ -8,6 +8,7 @@
 //! Where it is an ordered stream of bytes, a [`ByteSocket`] under a [`Stream`] is all there is to write; docs/TRANSPORTS.md
 //! goes through an example.
 
+mod byte_socket;
 mod clock;
 #[cfg(feature = "rdma")]
 mod rdma;
@@ -19,6 +20,7 @@ mod tcp;
 
 pub use crate::mem::IoVec;
 pub use crate::sys::{receive_vectored, send_vectored};
+pub use byte_socket::ByteSocket;
 pub use clock::{Clock, VirtualClock};
 #[cfg(feature = "rdma")]
 pub(crate) use rdma::Rdma;
@@ -27,7 +29,7 @@ pub use rdma::RdmaOptions;
 pub use rdma_device::{RdmaDevice, RdmaPort, rdma_devices};
 pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork, Stranger, StrangerListener};
-pub use stream::{ByteSocket, Stream};
+pub use stream::Stream;
 pub(crate) use tcp::Tcp;
 
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};

@@ -1,0 +1,56 @@
+//! What a transport that is an ordered stream of bytes has to bring: [`Stream`](super::Stream) makes frames of it.
+
+use super::Armed;
+use crate::Buffer;
+use crate::mem::IoVec;
+use crate::wire::{PlacedPiece, Violation};
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// A non-blocking ordered stream of bytes.
+pub trait ByteSocket: Send + Debug {
+    /// Sends the pieces in order; `WouldBlock` where there is no room (or no connection yet). A part may be taken.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
+    /// Receives into the pieces in order; `WouldBlock` where there is nothing, 0 at the end.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize>;
+    /// To wait on; `None` if it has to be polled.
+    fn readiness(&self) -> Option<RawFd>;
+    /// Ends both directions at once.
+    fn shutdown(&mut self);
+
+    /// As [`Link::arm`](super::Link::arm).
+    fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        Armed::for_descriptor(reads, blocked)
+    }
+    /// As [`Link::shares_memory`](super::Link::shares_memory).
+    fn shares_memory(&self) -> bool {
+        false
+    }
+    /// As [`Link::lends`](super::Link::lends).
+    fn lends(&self) -> bool {
+        false
+    }
+    /// Where the peer finds this memory in place; `None` where it can't reach it.
+    fn lend(&mut self, buffer: &Buffer) -> Option<PlacedPiece> {
+        let _ = buffer;
+        None
+    }
+    /// The peer's memory at this place.
+    fn borrow(&mut self, piece: PlacedPiece) -> Result<Buffer, Violation> {
+        let _ = piece;
+        Err(Violation::BadPlacement("this link shares no memory"))
+    }
+    /// As [`Link::is_released`](super::Link::is_released).
+    fn is_released(&mut self, wait: Duration) -> bool {
+        let _ = wait;
+        true
+    }
+}
