@@ -63,7 +63,11 @@ impl Settings {
         client.keepalive = Duration::from_millis(options.keepalive_ms.into());
         client.connect_timeout = Duration::from_millis(options.connect_timeout_ms.into());
         client.crc = options.crc != 0;
-        let scheme = TRANSPORTS.get(options.transport as usize).unwrap_or(&TRANSPORTS[0]).1;
+        let mut scheme = TRANSPORTS.get(options.transport as usize).unwrap_or(&TRANSPORTS[0]).1;
+        if scheme == "shm" {
+            // fio's names are made of host and port: the server found there says where its socket is.
+            (scheme, client.transport) = ("raio", raio::Transport::Shm);
+        }
         Ok(Settings { scheme, client })
     }
 }

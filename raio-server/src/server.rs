@@ -6,7 +6,7 @@ use crate::offloop::OffLoop;
 use crate::worker::{self, Mail, Setup, WorkerHandle};
 use crate::{Config, Error, ExportConfig, Result};
 use libxio::{Context, ContextHandle, ContextOptions, ServerOptions, Uri};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
 /// What the workers of a server share; looked at when somebody asks for the server's info.
 pub(crate) struct Shared {
     pub started: Instant,
+    /// Addresses that clients on this host are told of, once the server listens.
+    portals: OnceLock<Vec<String>>,
     counters: Vec<Arc<Counters>>,
 }
 
@@ -30,6 +32,11 @@ impl Shared {
             counters.add_to(&mut sum);
         }
         sum
+    }
+
+    /// Where clients on this host reach it by shared memory.
+    pub(crate) fn portals(&self) -> impl Iterator<Item = &str> {
+        self.portals.get().into_iter().flatten().map(String::as_str)
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -73,6 +80,7 @@ pub fn start(config: Config) -> Result<Running> {
     let config = Arc::new(config);
     let shared = Arc::new(Shared {
         started: Instant::now(),
+        portals: OnceLock::new(),
         counters: (0..threads).map(|_| Arc::default()).collect(),
     });
     let off_loop = OffLoop::new();
@@ -95,17 +103,24 @@ pub fn start(config: Config) -> Result<Running> {
             cpu: (!config.cpus.is_empty()).then(|| config.cpus[number % config.cpus.len()]),
         })?);
     }
+    let mut first = None;
     for uri in &config.listen {
         let options = ServerOptions {
             workers: running.workers.iter().map(WorkerHandle::context).collect(),
             handshakes_max: config.handshakes_max,
             handshake_timeout: config.handshake_timeout,
             connections_max: config.connections_max,
+            join: first,
         };
         let failed = |cause| Error::Listen { uri: uri.to_string(), cause };
         let server = listen(&mut acceptor, uri, &options).map_err(failed)?;
         running.uris.push(acceptor.local_uri(server).map_err(failed)?);
+        // All addresses share their sessions: a client may come in by one and go on by another.
+        first.get_or_insert(server);
     }
+    let portals = running.uris.iter().filter(|uri| uri.scheme() == "shm").map(Uri::to_string).collect();
+    // Set once, here.
+    let _ = shared.portals.set(portals);
     let handle = acceptor.handle();
     let body = move || {
         // Hellos are read and handed to the workers inside; there are no events.

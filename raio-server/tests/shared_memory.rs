@@ -7,7 +7,7 @@ mod support;
 use raio::engine::{ClientOptions, Engine, Operation, Outcome};
 use raio::libxio::{Landing, Region};
 use raio::proto::OpenFlags;
-use raio::{File, OpenOptions};
+use raio::{File, OpenOptions, Transport};
 use std::os::unix::fs::FileExt;
 use support::{Server, minute, noise};
 
@@ -127,4 +127,51 @@ fn a_client_that_goes_leaves_nothing_behind() {
     }
     server.wait_until_clean();
     server.serves();
+}
+
+fn chosen(server: &Server, transport: Transport) -> Result<(&'static str, String), raio::Error> {
+    let uri = format!("raio://{}/", server.address).parse().unwrap();
+    let options = ClientOptions { transport, ..ClientOptions::default() };
+    let client = raio::Client::connect_with(&uri, &options)?;
+    assert!(client.list("/data").unwrap().is_empty());
+    Ok(client.transport())
+}
+
+#[test]
+fn a_client_on_the_same_host_moves_to_shared_memory() {
+    let _watchdog = minute();
+    let (server, _socket) = start();
+    let (name, why) = chosen(&server, Transport::Auto).unwrap();
+    assert_eq!(name, "shm", "{why}");
+    assert_eq!(chosen(&server, Transport::Shm).unwrap().0, "shm");
+    assert_eq!(chosen(&server, Transport::Tcp).unwrap().0, "tcp");
+    server.wait_until_clean();
+}
+
+#[test]
+fn a_client_stays_with_tcp_where_there_is_nothing_better() {
+    let _watchdog = minute();
+    let server = Server::start();
+    let (name, why) = chosen(&server, Transport::Auto).unwrap();
+    assert_eq!((name, why.as_str()), ("tcp", "the server offers no shared memory"));
+    let error = chosen(&server, Transport::Shm).unwrap_err();
+    assert!(error.to_string().contains("offers no shared memory"), "{error}");
+    server.wait_until_clean();
+}
+
+/// The socket that a server has named may be somebody else's by now: it does not know the session.
+#[test]
+fn a_socket_of_another_server_is_not_believed() {
+    let _watchdog = minute();
+    let (server, socket) = start();
+    std::fs::remove_file(&socket).unwrap();
+    let (name, why) = chosen(&server, Transport::Auto).unwrap();
+    assert_eq!(name, "tcp", "{why}");
+    let listen = raio_server::parse_listen(&format!("shm://{socket}")).unwrap();
+    let other = Server::with(|config| config.listen.push(listen));
+    let (name, why) = chosen(&server, Transport::Auto).unwrap();
+    assert_eq!(name, "tcp", "{why}");
+    assert!(chosen(&server, Transport::Shm).is_err());
+    server.wait_until_clean();
+    other.wait_until_clean();
 }

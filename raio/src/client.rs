@@ -59,6 +59,14 @@ impl Client {
         &self.shared.uri
     }
 
+    /// The transport in use, and why it was chosen, in a sentence.
+    #[must_use]
+    pub fn transport(&self) -> (&'static str, String) {
+        let engine = self.shared.engine.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (name, why) = engine.transport();
+        (name, why.to_owned())
+    }
+
     /// Looks a path up.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub use error::{Error, Result, describe_errno};
 pub use file::File;
 pub use open_options::OpenOptions;
 pub use operation::{Completion, Entry, Operation, Outcome, StatTarget};
-pub use options::ClientOptions;
+pub use options::{ClientOptions, Transport};
 pub use queue::Queue;
 
 /// The messaging library underneath, for its buffers and uris.

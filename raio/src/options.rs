@@ -2,6 +2,19 @@
 
 use std::time::Duration;
 
+/// Which transport a `raio:` uri stands for. Other uris name theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Shared memory with a server on the same host that offers it, else TCP.
+    #[default]
+    Auto,
+    /// TCP.
+    Tcp,
+    /// Shared memory, or not at all. The server is found by its host and port, and says where its socket is.
+    Shm,
+}
+
 /// Options of a connection to a server.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -17,6 +30,8 @@ pub struct ClientOptions {
     pub pool_bytes_max: usize,
     /// Requests that the server is asked to take at a time; more are queued here. Default: 1,024.
     pub requests_max: u16,
+    /// What a `raio:` uri stands for. Default: the best that both sides have.
+    pub transport: Transport,
 }
 
 impl Default for ClientOptions {
@@ -28,6 +43,7 @@ impl Default for ClientOptions {
             crc: false,
             pool_bytes_max: 1 << 30,
             requests_max: 1024,
+            transport: Transport::Auto,
         }
     }
 }

@@ -29,7 +29,7 @@ impl Context {
         check_private_data(&options.private_data)?;
         let limits = options.limits.unwrap_or(self.options.limits);
         check_limits(&limits)?;
-        let uri = concrete(session.address());
+        let uri = concrete(options.via.clone().unwrap_or_else(|| session.address()));
         self.transport(uri.scheme())?;
         let hello = Hello {
             version_min: VERSION_MIN,
@@ -50,6 +50,7 @@ impl Context {
         let side = Side::Waiting(session.clone());
         let mut state = ConnectionState::new(NO_LINK, phase, uri.to_string(), limits, side, self.now);
         state.crc = self.options.crc;
+        state.via = options.via;
         state.hello = Some(Box::new(hello));
         let key = self.connections.insert(state);
         let handle = Connection::new(self.number, key);
@@ -82,7 +83,7 @@ impl Context {
             Beginning::Join(identity) => Some(identity),
             Beginning::Wait => return Ok(()),
         };
-        let uri = session.address();
+        let uri = state.via.clone().unwrap_or_else(|| session.address());
         // From here on `side` gives the session's count back.
         state.side = Side::Client(session);
         self.open_link(key, uri, identity)

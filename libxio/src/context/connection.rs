@@ -17,9 +17,9 @@ use crate::session::{
 use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
     EXTENSION_BYTES_MAX, FEATURE_CRC, FEATURE_PLACEMENT, FrameFlags, FrameHead, FrameKind, FrameLimits,
-    Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, Violation, Welcome,
+    Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, SessionId, Violation, Welcome,
 };
-use crate::{Error, HeaderBytes, Pool, Sgl};
+use crate::{Error, HeaderBytes, Pool, Sgl, Uri};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,6 +83,8 @@ pub(crate) struct ConnectionState {
     pub counts: ConnectionStatistics,
     /// Redirects followed so far.
     pub redirects: u8,
+    /// Another way to the session's server than the session's uri.
+    pub via: Option<Uri>,
     /// Our hello, until the welcome is checked against it.
     pub hello: Option<Box<Hello>>,
 }
@@ -168,6 +170,7 @@ impl ConnectionState {
             drain_mark: None,
             counts: ConnectionStatistics::default(),
             redirects: 0,
+            via: None,
             hello: None,
         }
     }
@@ -304,6 +307,12 @@ impl ConnectionSink<'_> {
         let welcome = Welcome::decode(body)?;
         if let Some(hello) = self.state.hello.take() {
             welcome.check_against(&hello)?;
+            if hello.session != SessionId::default() && hello.session != welcome.session {
+                // It did not join what it was asked to join: another server than the session's.
+                let (peer, reason) = (self.state.peer.clone(), RejectReason::UnknownSession);
+                self.ended = Some(Error::Rejected { peer, reason, private_data: Vec::new() });
+                return Ok(None);
+            }
         }
         let Welcome {
             version: _,

@@ -164,6 +164,7 @@ pub struct ConnectionRequest {
     pub(crate) link: Key,
     pub(crate) hello: wire::Hello,
     pub(crate) peer: String,
+    pub(crate) is_local: bool,
     /// What the session is called on this server; fresh unless the hello joins one.
     pub(crate) session: wire::SessionId,
 }
@@ -185,6 +186,12 @@ impl ConnectionRequest {
     #[must_use]
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Whether the client's address is one of this host (and, for TCP, of this network namespace).
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// The session that the connection will belong to: the same for all connections of one client session.

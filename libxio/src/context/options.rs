@@ -1,8 +1,9 @@
 //! How contexts, connections and servers are made, with their defaults.
 
-use crate::PoolOptions;
+use super::handles::Server;
 use crate::transport::{Clock, Transport};
 use crate::wire::{Limits, LoopKind};
+use crate::{PoolOptions, Uri};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +90,9 @@ pub struct ConnectionOptions {
     pub private_data: Vec<u8>,
     /// Limits of this connection; `None` takes the context's.
     pub limits: Option<Limits>,
+    /// Another way to the session's server than the session's uri. Only a connection that joins a session proves that it
+    /// is the same server: anybody else does not know the session's secret.
+    pub via: Option<Uri>,
 }
 
 /// How a server is made.
@@ -102,6 +106,9 @@ pub struct ServerOptions {
     pub handshake_timeout: Duration,
     /// Connections at a time; beyond it hellos are rejected as busy. Default: 16,384.
     pub connections_max: usize,
+    /// Share the sessions of a server of the same context, so that a client's connections may come by either address.
+    /// Workers and `connections_max` are then those of that server.
+    pub join: Option<Server>,
 }
 
 impl Default for ServerOptions {
@@ -111,6 +118,7 @@ impl Default for ServerOptions {
             handshakes_max: 1024,
             handshake_timeout: Duration::from_secs(10),
             connections_max: 16_384,
+            join: None,
         }
     }
 }

@@ -337,6 +337,15 @@ impl Context {
         Ok(self.connection_state(connection)?.peer.clone())
     }
 
+    /// Whether the peer's address is one of this host.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`].
+    pub fn peer_is_local(&self, connection: Connection) -> Result<bool> {
+        let state = self.connection_state(connection)?;
+        Ok(self.links.get(state.link).is_some_and(|entry| entry.link.peer_is_local()))
+    }
+
     pub(super) fn connection_state(&self, connection: Connection) -> Result<&ConnectionState> {
         connection.key(self.number).and_then(|key| self.connections.get(key)).ok_or(STALE)
     }

@@ -188,17 +188,29 @@ impl Context {
     ///
     /// # Errors
     /// The transport is unknown, or the address can't be had.
-    pub fn listen(&mut self, uri: &Uri, options: ServerOptions) -> Result<Server> {
+    pub fn listen(&mut self, uri: &Uri, mut options: ServerOptions) -> Result<Server> {
+        let joined = match options.join {
+            None => None,
+            Some(server) => {
+                let state = server.key(self.number).and_then(|key| self.servers.get(key));
+                let state = state.ok_or(Error::StaleHandle("server"))?;
+                options.workers.clone_from(&state.options.workers);
+                Some(Arc::clone(&state.shared))
+            }
+        };
         let listener = self.transport(uri.scheme())?.listen(uri)?;
-        let shared = Arc::new(ServerShared {
-            incarnation: u64::from_le_bytes(
-                sys::random_bytes().map_err(|cause| Error::system("reading random bytes", &cause))?,
-            ),
-            connections_max: options.connections_max,
-            connections: AtomicUsize::new(0),
-            loads: (0..options.workers.len().max(1)).map(|_| AtomicUsize::new(0)).collect(),
-            sessions: Mutex::default(),
-        });
+        let shared = match joined {
+            Some(shared) => shared,
+            None => Arc::new(ServerShared {
+                incarnation: u64::from_le_bytes(
+                    sys::random_bytes().map_err(|cause| Error::system("reading random bytes", &cause))?,
+                ),
+                connections_max: options.connections_max,
+                connections: AtomicUsize::new(0),
+                loads: (0..options.workers.len().max(1)).map(|_| AtomicUsize::new(0)).collect(),
+                sessions: Mutex::default(),
+            }),
+        };
         let key = self.servers.insert(ServerState {
             listener,
             options,
@@ -513,6 +525,7 @@ impl Context {
         let session = membership.session;
         let Some(entry) = self.links.get_mut(link) else { return };
         let peer = entry.link.peer().to_owned();
+        let is_local = entry.link.peer_is_local();
         entry.role = Role::Offered { membership, deadline };
         self.events.push_back(Event::ConnectionRequest(ConnectionRequest {
             context: self.number,
@@ -520,6 +533,7 @@ impl Context {
             link,
             hello,
             peer,
+            is_local,
             session,
         }));
     }

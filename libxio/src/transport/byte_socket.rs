@@ -26,6 +26,10 @@ pub trait ByteSocket: Send + Debug {
     /// Ends both directions at once.
     fn shutdown(&mut self);
 
+    /// As [`Link::peer_is_local`](super::Link::peer_is_local).
+    fn peer_is_local(&self) -> bool {
+        false
+    }
     /// As [`Link::arm`](super::Link::arm).
     fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
         Armed::for_descriptor(reads, blocked)

@@ -83,6 +83,11 @@ pub trait Link: Send + Debug {
     /// The other end, for people: `tcp://127.0.0.1:5555`.
     fn peer(&self) -> &str;
 
+    /// Whether the other end's address is one of this host.
+    fn peer_is_local(&self) -> bool {
+        false
+    }
+
     /// Sets what received frames are checked against, and whether checksums are in force.
     fn set_limits(&mut self, limits: FrameLimits);
 

@@ -341,6 +341,10 @@ impl<S: ByteSocket> Link for Stream<S> {
         &self.peer
     }
 
+    fn peer_is_local(&self) -> bool {
+        self.socket.peer_is_local()
+    }
+
     fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
     }

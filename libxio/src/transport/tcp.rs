@@ -198,6 +198,12 @@ impl ByteSocket for TcpSocket {
         Some(self.socket.as_raw_fd())
     }
 
+    fn peer_is_local(&self) -> bool {
+        let address = |found: io::Result<SockAddr>| found.ok()?.as_socket().map(|address| address.ip());
+        let own = address(self.socket.local_addr());
+        own.is_some() && own == address(self.socket.peer_addr())
+    }
+
     fn shutdown(&mut self) {
         // Not connected any more: then it is down already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);

@@ -28,7 +28,7 @@ use libxio::{
     RejectReason,
 };
 use pending::Table;
-use raio::proto::{Greeting, RESOURCE};
+use raio::proto::{Greeting, RESOURCE, encode_portals};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -242,8 +242,11 @@ impl Worker {
         let peer = request.peer().to_owned();
         let refused = match self.agree(&request) {
             Ok(greeting) => {
-                let options =
-                    AcceptOptions { private_data: greeting.encode().to_vec(), ..AcceptOptions::new() };
+                let mut private_data = greeting.encode().to_vec();
+                if request.is_local() {
+                    private_data.extend(encode_portals(self.setup.shared.portals()));
+                }
+                let options = AcceptOptions { private_data, ..AcceptOptions::new() };
                 match self.context.accept(request, options) {
                     Ok(connection) => {
                         tracing::info!(peer, worker = self.setup.number, "connected");

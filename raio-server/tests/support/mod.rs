@@ -128,7 +128,7 @@ impl Raw {
     pub fn connect_with(server: &Server, resource: &str, greeting: Vec<u8>) -> libxio::Result<Raw> {
         let mut context = Context::new(ContextOptions::default()).unwrap();
         let session = Session::new(server.uri(resource).parse().unwrap());
-        let options = ConnectionOptions { private_data: greeting, limits: None };
+        let options = ConnectionOptions { private_data: greeting, ..ConnectionOptions::default() };
         let connection = context.connect(&session, options).unwrap();
         loop {
             context.wait(None).unwrap();

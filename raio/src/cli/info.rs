@@ -20,13 +20,18 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Done {
     let Some(uri) = &arguments.uri else { return super::rdma::run(common) };
     let (uri, client) = connect(uri, &common.client_options())?;
     let info = client.info().map_err(Failure::at(&uri))?;
+    let (transport, why) = client.transport();
     if common.json() {
-        return say::json(&describe(&info));
+        let mut description = describe(&info);
+        description["transport"] = json!(transport);
+        description["transport_reason"] = json!(why);
+        return say::json(&description);
     }
     let ServerInfo { name, version, protocol, workers, io_bytes_max, uptime_ms, .. } = &info;
     let uptime = uptime_ms / 1000;
     let lines = [
         ("server", format!("{name} {version}, file protocol {protocol}, {workers} worker(s)")),
+        ("transport", format!("{transport} ({why})")),
         ("up for", format!("{} h {} min {} s", uptime / 3600, uptime / 60 % 60, uptime % 60)),
         ("connections", format!("{} now, {} in all", info.connections, info.connections_total)),
         ("open files", info.open_files.to_string()),

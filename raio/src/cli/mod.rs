@@ -17,12 +17,13 @@ mod stat;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
-use raio::ClientOptions;
+use raio::{ClientOptions, Transport};
 use std::process::ExitCode;
 use std::time::Duration;
 
 const AFTER_HELP: &str = "\
-Uris look like raio://HOST:PORT/EXPORT/PATH; tcp:// names the transport. The default port is 5555.
+Uris look like raio://HOST:PORT/EXPORT/PATH; the default port is 5555. tcp:// names the transport, and so does
+shm:///EXPORT/PATH?socket=/run/raio.sock for a server on this host.
 Sizes may end in k, M, G or T (powers of 1024).
 
 Exit codes: 0 done; 1 an operation failed; 2 wrong usage; 3 can't connect, or the connection was lost.
@@ -50,9 +51,22 @@ pub(crate) struct Common {
     /// Checksums over all that travels, if the server has them too
     #[arg(long, global = true)]
     crc: bool,
+    /// What raio:// stands for: auto moves to shared memory with a server on this host, shm insists on it
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "NAME")]
+    transport: TransportName,
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TransportName {
+    /// The best that both sides have
+    Auto,
+    /// TCP
+    Tcp,
+    /// Shared memory with a server on this host
+    Shm,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +99,11 @@ impl Common {
             keepalive: self.timeout,
             connect_timeout: self.timeout,
             crc: self.crc,
+            transport: match self.transport {
+                TransportName::Auto => Transport::Auto,
+                TransportName::Tcp => Transport::Tcp,
+                TransportName::Shm => Transport::Shm,
+            },
             ..ClientOptions::default()
         }
     }

@@ -1,6 +1,6 @@
 //! Making the connection, and agreeing on a version.
 
-use super::{Engine, EngineLimits, Promised, Slab, State, Watch};
+use super::{Choice, Engine, EngineLimits, Promised, Slab, State, Watch};
 use crate::proto::{Greeting, Invalid, RESOURCE};
 use crate::{ClientOptions, Error, Result};
 use libxio::{ConnectionOptions, Context, ContextOptions, LoopKind, Session, Uri};
@@ -20,12 +20,12 @@ impl Engine {
     /// [`Error::Uri`], [`Error::Connect`] where the host is not known, [`Error::Local`].
     pub fn begin(uri: &Uri, options: &ClientOptions) -> Result<Engine> {
         let text: Arc<str> = uri.to_string().into();
-        let target = if uri.scheme() == "raio" { uri.with_scheme("tcp") } else { uri.clone() };
+        let (target, choice) = Choice::begin(uri, options.transport);
         let mut context = Context::new(context_options(options)).map_err(Error::Local)?;
         let statistics = context.statistics();
         let session = Session::new(target.with_resource(RESOURCE));
         let greeting = Greeting::client().encode().to_vec();
-        let connection_options = ConnectionOptions { private_data: greeting, limits: None };
+        let connection_options = ConnectionOptions { private_data: greeting, ..Default::default() };
         let connection = context.connect(&session, connection_options).map_err(|cause| match cause {
             cause @ (libxio::Error::BadUri { .. } | libxio::Error::UnknownTransport(_)) => {
                 Error::Uri { uri: Arc::clone(&text), cause }
@@ -47,11 +47,15 @@ impl Engine {
             unwatched: 0,
             watch: Watch::new(options.keepalive),
             statistics,
+            choice: choice.with_session(session),
         })
     }
 
     /// The server accepted: take its limits, then send what has waited.
     pub(super) fn connected(&mut self, private_data: &[u8]) {
+        if self.move_to_shared_memory(private_data) {
+            return;
+        }
         let agreed = Greeting::decode(private_data).and_then(|greeting| {
             let Greeting { version_min, version_max, .. } = greeting;
             if version_min == version_max && greeting.io_bytes_max > 0 {

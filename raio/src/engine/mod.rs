@@ -30,6 +30,7 @@
 //! ```
 
 mod answers;
+mod choosing;
 mod connecting;
 mod memory;
 mod sending;
@@ -39,6 +40,7 @@ mod watch;
 
 pub use crate::operation::{Completion, Entry, Operation, Outcome, StatTarget};
 pub use crate::options::ClientOptions;
+use choosing::Choice;
 use memory::Promised;
 pub(crate) use memory::pool_bytes;
 pub(crate) use slab::Slab;
@@ -93,6 +95,7 @@ pub struct Engine {
     unwatched: usize,
     watch: Watch,
     statistics: Arc<Statistics>,
+    choice: Choice,
 }
 
 #[derive(Debug)]
@@ -128,7 +131,7 @@ struct Pending {
 impl Engine {
     /// Connects to the server of a uri (its resource is not looked at) and waits until that is done, at most
     /// [`ClientOptions::connect_timeout`]; looking up the host's name comes on top. `raio:` uses the best transport
-    /// that both sides have, which is TCP today.
+    /// that both sides have: see [`Transport`](crate::Transport).
     ///
     /// # Errors
     /// [`Error::Uri`], [`Error::Connect`], [`Error::Incompatible`], [`Error::Local`].
@@ -293,6 +296,12 @@ impl Engine {
     #[must_use]
     pub fn statistics(&self) -> libxio::StatisticsSnapshot {
         self.statistics.snapshot()
+    }
+
+    /// The transport in use, and why it was chosen, in a sentence.
+    #[must_use]
+    pub fn transport(&self) -> (&'static str, &str) {
+        self.choice.described()
     }
 
     /// Server and resource, as given.

@@ -64,7 +64,11 @@ impl Engine {
             Event::Connected { connection, private_data } if connection == self.connection => {
                 self.connected(&private_data);
             }
-            Event::Closed { connection, reason } if connection == self.connection => self.lose(reason),
+            Event::Closed { connection, reason } if connection == self.connection => {
+                if !self.stay_where_it_is(&reason) {
+                    self.lose(reason);
+                }
+            }
             // This side offers no service; dropped, a request is answered as unanswered.
             other => drop(other),
         }

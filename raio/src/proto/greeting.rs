@@ -22,6 +22,42 @@ struct Wire {
 
 const _: () = assert!(size_of::<Wire>() == GREETING_BYTES);
 
+/// Most portals that a server names, and most bytes of one: what is beyond is left out, or not looked at.
+const PORTALS_MAX: usize = 8;
+const PORTAL_BYTES_MAX: usize = 512;
+
+/// A server's other addresses as they follow its greeting: for each its length (u16) and its uri.
+#[must_use]
+pub fn encode_portals<'a>(uris: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for uri in uris.into_iter().filter(|uri| uri.len() <= PORTAL_BYTES_MAX).take(PORTALS_MAX) {
+        // At most PORTAL_BYTES_MAX.
+        bytes.extend((uri.len() as u16).to_le_bytes());
+        bytes.extend(uri.as_bytes());
+    }
+    bytes
+}
+
+/// The addresses after a server's greeting; what can't be understood ends the list.
+#[must_use]
+pub fn decode_portals(private_data: &[u8]) -> Vec<String> {
+    let mut rest = private_data.get(GREETING_BYTES..).unwrap_or_default();
+    let mut uris = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<2>()
+        && uris.len() < PORTALS_MAX
+    {
+        let length = usize::from(u16::from_le_bytes(*length));
+        let Some((uri, after)) = after.split_at_checked(length) else { break };
+        let Ok(uri) = std::str::from_utf8(uri) else { break };
+        if length > PORTAL_BYTES_MAX {
+            break;
+        }
+        uris.push(uri.to_owned());
+        rest = after;
+    }
+    uris
+}
+
 /// The client's says what it speaks, the server's what is spoken from now on (`version_min == version_max`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
@@ -115,5 +151,21 @@ mod tests {
         assert_eq!(Greeting::reply(&future, 1), refused);
         let newer = Greeting { version_max: VERSION + 5, ..Greeting::client() };
         assert_eq!(Greeting::reply(&newer, 1).map(|reply| reply.version_max), Ok(VERSION));
+    }
+
+    #[test]
+    fn portals_follow_the_greeting() {
+        let uris = ["shm:///?socket=/run/raio.sock", "tcp://10.0.0.1:5555/"];
+        let bytes = [&Greeting::client().encode()[..], &encode_portals(uris)].concat();
+        assert_eq!(bytes[32..34], [29, 0]);
+        assert_eq!(decode_portals(&bytes), uris);
+        assert!(Greeting::decode(&bytes).is_ok());
+        for length in 0..bytes.len() {
+            assert!(decode_portals(&bytes[..length]).len() < 2);
+        }
+        let long = "x".repeat(PORTAL_BYTES_MAX + 1);
+        assert!(encode_portals([long.as_str()]).is_empty());
+        assert_eq!(decode_portals(&[&[0; 32][..], &[0xff; 3000]].concat()), [""; 0]);
+        assert_eq!(encode_portals(["y"; 20]).len(), 8 * 3);
     }
 }

@@ -19,7 +19,7 @@ mod request;
 
 pub use answer::{ANSWER_BYTES_MAX, Answer, AnswerBytes, STATUS_BYTES};
 pub use attributes::{ATTRIBUTES_BYTES, Attributes, FileKind};
-pub use greeting::{GREETING_BYTES, Greeting};
+pub use greeting::{GREETING_BYTES, Greeting, decode_portals, encode_portals};
 pub use info::{ExportInfo, ExportKind, INFO_BYTES_MAX, ServerInfo};
 pub use invalid::Invalid;
 pub use list::{DirectoryEntry, Entries, EntryWriter, LIST_BYTES_MAX};

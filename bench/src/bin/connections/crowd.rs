@@ -66,7 +66,7 @@ impl Crowd {
     fn connect(&mut self, uri: &Uri) -> Result<()> {
         let session = Session::new(uri.with_resource(RESOURCE));
         let private_data = Greeting::client().encode().to_vec();
-        let options = ConnectionOptions { private_data, limits: None };
+        let options = ConnectionOptions { private_data, ..ConnectionOptions::default() };
         let connection = self.context.connect(&session, options).map_err(failed("connecting"))?;
         self.index.insert(connection, self.members.len());
         self.members.push(Member { connection, handle: None, next: 0 });

@@ -307,6 +307,10 @@ impl ByteSocket for ShmSocket {
         Armed::Wait(libc::POLLIN)
     }
 
+    fn peer_is_local(&self) -> bool {
+        true
+    }
+
     fn shares_memory(&self) -> bool {
         true
     }
