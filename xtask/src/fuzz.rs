@@ -31,7 +31,7 @@ const INPUT_TIME_S: u32 = 20;
 pub fn run(seconds: u64) -> Result<(), String> {
     let folder = root().join("libxio/fuzz");
     let built = root().join("target/fuzz");
-    let mut build = compile::cargo(&["build", "--release", "--quiet", "--locked", "--target", PLATFORM]);
+    let mut build = compile::cargo(&["build", "--release", "--quiet", "--target", PLATFORM]);
     build.arg("--target-dir").arg(&built).env("RUSTFLAGS", FLAGS).current_dir(&folder);
     child::run(&mut build, BUILD_TIME)?;
     let share = (seconds / TARGETS.len() as u64).max(1);
