@@ -14,6 +14,7 @@ mod demo;
 mod fio;
 mod fio_matrix;
 mod fuzz;
+mod memcheck;
 mod packages;
 mod rdma;
 mod test;

@@ -34,6 +34,11 @@ const STEPS: &[Step] = &[
     Step { name: "lints", what: "clippy has nothing to say", run: lints },
     Step { name: "docs", what: "the documentation builds without warnings", run: docs },
     Step { name: "unit", what: "unit and integration tests of every crate", run: unit },
+    Step {
+        name: "memcheck",
+        what: "valgrind finds nothing in the conformance suite",
+        run: |_| crate::memcheck::run(),
+    },
     Step { name: "doctests", what: "the examples in the documentation run", run: doctests },
     Step {
         name: "fuzz",
@@ -122,7 +127,10 @@ fn unit(arguments: &Arguments) -> Result<()> {
     let mut nextest = cargo(&["nextest", "run", "--workspace", "--exclude", "fio-engine"]);
     nextest.args(["--features", "raio/tokio", "--no-fail-fast"]);
     if arguments.long {
-        nextest.args(["--profile", "long", "--run-ignored", "all"]).env("XIO_SEEDS", "200000");
+        nextest
+            .args(["--profile", "long", "--run-ignored", "all"])
+            .env("XIO_SEEDS", "200000")
+            .env("XIO_SOAK_SECONDS", "600");
     }
     child::run(&mut nextest, if arguments.long { STEP_TIME * 10 } else { STEP_TIME })
 }

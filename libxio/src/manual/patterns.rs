@@ -50,8 +50,8 @@
 //! A side [exposes](crate::Context::expose) a stretch of a region to the peer of one connection, and sends its
 //! [description](crate::RemoteRegion) in a message. The peer [reads](crate::Context::remote_read) and
 //! [writes](crate::Context::remote_write) it; the owner's context checks key, bounds and permission, and its application
-//! sees nothing. It can be [revoked](crate::Context::revoke) at any time. Over shared memory the transport reaches the
-//! memory itself.
+//! sees nothing. It can be [revoked](crate::Context::revoke) at any time. A transport that shares
+//! memory with the peer may reach it without frames.
 //!
 //! # Which one?
 //!
