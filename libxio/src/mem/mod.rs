@@ -19,5 +19,7 @@ pub(crate) use peer::{PeerHold, PeerMemory};
 pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};
 pub use region::Region;
 pub(crate) use region::{PAGE_BYTES, WeakRegion};
+#[cfg(feature = "rdma")]
+pub(crate) use region::{RegionWatcher, watch_regions};
 pub(crate) use sgl::RawEntries;
 pub use sgl::{IoVec, SGL_PIECES_MAX, Sgl};

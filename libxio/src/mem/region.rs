@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+#[cfg(feature = "rdma")]
+use std::sync::{Mutex, PoisonError};
 
 /// Size of a page in bytes, as far as sharing is concerned: memory is shared and detached in these units. Systems with
 /// larger base pages share nothing.
@@ -278,8 +280,35 @@ fn advise(pointer: NonNull<u8>, length: usize, advice: libc::c_int) {
     unsafe { libc::madvise(pointer.as_ptr().cast(), length, advice) };
 }
 
+/// Wants to know when a region's memory is about to go: who has registered it with a device takes that back first.
+#[cfg(feature = "rdma")]
+pub(crate) trait RegionWatcher: Send + Sync {
+    /// When this returns, nobody reaches the region's memory by this watcher's doing any more.
+    fn region_ends(&self, number: u64);
+}
+
+/// Locked when a watcher is added and when a region ends: rare events.
+#[cfg(feature = "rdma")]
+static WATCHERS: Mutex<Vec<Weak<dyn RegionWatcher>>> = Mutex::new(Vec::new());
+
+/// Tells the watcher of every region that ends from now on, as long as it lives.
+#[cfg(feature = "rdma")]
+pub(crate) fn watch_regions(watcher: &Arc<dyn RegionWatcher>) {
+    let mut watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
+    watchers.retain(|known| known.strong_count() > 0);
+    watchers.push(Arc::downgrade(watcher));
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
+        #[cfg(feature = "rdma")]
+        {
+            // Not called under the lock: the last owner of a watcher may be the one that is upgraded here.
+            let watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for watcher in watchers.iter().filter_map(Weak::upgrade) {
+                watcher.region_ends(self.number);
+            }
+        }
         if let Origin::Mapped { length, process, .. } = self.origin
             && process == std::process::id()
         {

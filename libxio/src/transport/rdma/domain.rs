@@ -41,7 +41,7 @@ pub(super) enum Identity {
 pub(super) struct Domain {
     // The order of dropping: what is made in the protection domain first.
     receives: Mutex<SharedReceives>,
-    registrations: Registrations,
+    registrations: Arc<Registrations>,
     protection: Arc<ProtectionDomain>,
     pub device: Device,
     pub limits: DeviceLimits,

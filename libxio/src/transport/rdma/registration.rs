@@ -1,13 +1,14 @@
 //! Which memory the device knows: regions (a pool's chunks, the application's own) are registered once, when one of
 //! their buffers is used first, and for as long as they live.
 //!
-//! A registration is found by its region's number, which is never given twice, so it can't be stale. Memory without an
+//! A registration is found by its region's number, which is never given twice, so it can't be stale; it is taken back
+//! before the region's memory goes. Memory without an
 //! owner that we know of (the heap, the caller's own) is never kept here: nobody would tell us that it was unmapped and
 //! mapped anew, and the device would go on using the old pages.
 
 use super::verbs::{Access, MemoryRegion, ProtectionDomain};
 use crate::Buffer;
-use crate::mem::{WeakRegion, zeros_memory};
+use crate::mem::{RegionWatcher, WeakRegion, watch_regions, zeros_memory};
 use crate::wire::PlacedPiece;
 use std::collections::HashMap;
 use std::io;
@@ -48,14 +49,17 @@ pub(super) struct Registrations {
 
 impl Registrations {
     /// `exposes`: the peers of the domain get rights to what is registered.
-    pub(super) fn new(protection: &Arc<ProtectionDomain>, exposes: bool) -> Registrations {
+    pub(super) fn new(protection: &Arc<ProtectionDomain>, exposes: bool) -> Arc<Registrations> {
         let access = if exposes { Access::Remote } else { Access::Local };
-        Registrations {
+        let registrations = Arc::new(Registrations {
             protection: Arc::clone(protection),
             access,
             known: Mutex::default(),
             zeros: OnceLock::new(),
-        }
+        });
+        let watcher: Arc<dyn RegionWatcher> = registrations.clone();
+        watch_regions(&watcher);
+        registrations
     }
 
     /// Whether the peers of the domain get rights to what is registered.
@@ -134,6 +138,14 @@ impl Registrations {
     pub(super) unsafe fn once(&self, buffer: &Buffer) -> Option<MemoryRegion> {
         // SAFETY: the caller's promise.
         unsafe { MemoryRegion::register(&self.protection, buffer.as_ptr(), buffer.len(), self.access) }.ok()
+    }
+}
+
+impl RegionWatcher for Registrations {
+    fn region_ends(&self, number: u64) {
+        // Taken out under the lock, deregistered (a call to the kernel) outside of it.
+        let ended = self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        drop(ended);
     }
 }
 
