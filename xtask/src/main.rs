@@ -17,6 +17,7 @@ mod fuzz;
 mod memcheck;
 mod packages;
 mod rdma;
+mod rdma_test;
 mod test;
 mod tidy;
 

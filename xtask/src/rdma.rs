@@ -73,12 +73,36 @@ pub(crate) struct Options {
     pub(crate) command: Vec<OsString>,
 }
 
+impl Options {
+    /// The usual machine, for a command that ends within this time.
+    pub(crate) fn new(command: Vec<OsString>, time: Duration) -> Options {
+        Options {
+            device: "rxe".into(),
+            writable: Vec::new(),
+            module: Vec::new(),
+            memory: "2G".into(),
+            processors: 2,
+            timeout: time.as_secs(),
+            verbose: false,
+            command,
+        }
+    }
+}
+
 /// Runs the command in a guest and returns its exit status; its output goes to ours.
 ///
 /// # Errors
 /// A sentence: what is missing, or why the guest did not start.
 pub(crate) fn run(options: &Options, common: &Common) -> Result<i32> {
     packages::ensure(PACKAGES, common)?;
+    boot(options)
+}
+
+/// As [`run`], where the packages are there.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn boot(options: &Options) -> Result<i32> {
     let guest = Guest::prepare(options)?;
     guest.run(options)
 }

@@ -1,7 +1,7 @@
 //! Every test, in steps: each is named, timed and run to its end, and the last lines say what failed or was skipped.
 
 use crate::compile::cargo;
-use crate::{Common, Result, child, compile, fio, fio_matrix, packages};
+use crate::{Common, Result, child, compile, fio, fio_matrix, packages, rdma, rdma_test};
 use clap::Args;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// Run the long form of every test: hours instead of minutes
     #[arg(long)]
     long: bool,
+    /// Run the long form of the tests that need RDMA devices
+    #[arg(long)]
+    rdma_full: bool,
     /// Run only this step; may be given several times
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
@@ -52,6 +55,11 @@ const STEPS: &[Step] = &[
         run: |arguments| fio_matrix::run(arguments.long),
     },
     Step { name: "counts", what: "nothing costs more than it did", run: |_| crate::counts::check() },
+    Step {
+        name: "rdma",
+        what: "RDMA devices, in a virtual machine",
+        run: |arguments| rdma_test::test(arguments.rdma_full || arguments.long),
+    },
     Step { name: "demo", what: "the demonstration runs, as a user would run it", run: demo },
 ];
 
@@ -65,7 +73,8 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(unknown) = arguments.only.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
         return Err(format!("there is no step {unknown}; `cargo xtask test --list` names them"));
     }
-    packages::ensure(&[packages::BUILD, packages::TEST, fio::PACKAGES].concat(), common)?;
+    let needed = [packages::BUILD, packages::TEST, fio::PACKAGES, rdma::PACKAGES, rdma_test::PACKAGES];
+    packages::ensure(&needed.concat(), common)?;
     ensure_nextest(common)?;
     let wanted =
         |step: &&Step| arguments.only.is_empty() || arguments.only.iter().any(|name| name == step.name);

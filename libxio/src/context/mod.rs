@@ -217,8 +217,9 @@ impl Context {
         let ring =
             if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
         let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp), Arc::new(Shm)];
+        let statistics = Arc::new(Statistics::default());
         #[cfg(feature = "rdma")]
-        transports.push(Arc::new(crate::transport::Rdma::new(options.rdma)));
+        transports.push(Arc::new(crate::transport::Rdma::new(options.rdma, Arc::clone(&statistics))));
         transports.extend(options.transports.iter().cloned());
         let waker = Waker::new()?;
         let (inbox, outbox) = inbox(&waker);
@@ -241,7 +242,7 @@ impl Context {
             replies: Vec::new(),
             pool: Pool::new(options.pool.clone()),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            statistics: Arc::new(Statistics::default()),
+            statistics,
             inbox,
             outbox,
             dropped: Arc::new(DroppedMessages {

@@ -119,6 +119,14 @@ counters! {
     handshakes_failed,
     /// Times a link had to wait for pool memory.
     pool_stalls,
+    /// Work requests (SEND, RDMA READ, RDMA WRITE) handed to RDMA devices.
+    rdma_posts,
+    /// Doorbells: calls that handed them over, in chains.
+    rdma_doorbells,
+    /// Completions taken from RDMA devices, for work and for received messages.
+    rdma_completions,
+    /// Bytes of data that were copied between RDMA messages and their place, by this side.
+    rdma_bytes_copied,
 }
 
 /// A number with one writer.

@@ -7,6 +7,7 @@
 use super::cm::CmId;
 use super::domain::{Domain, MESSAGE_BYTES, Slab, post_chained};
 use super::verbs::{CompletionQueue, MemoryRegion, RegisteredRegion, check};
+use crate::Statistics;
 use rdma_sys as sys;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -54,7 +55,7 @@ pub(super) enum Done {
     Failed { status: u32, buffer: Option<u32> },
 }
 
-/// Counts since the endpoint was made, for tests and statistics.
+/// Counts since they were reported last.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EndpointCounters {
     pub posts: u64,
@@ -426,6 +427,18 @@ impl Endpoint {
     /// Takes what made the descriptor readable.
     pub(super) fn take_events(&mut self) {
         self.queue.take_events();
+    }
+
+    /// Adds what was counted since the last time.
+    pub(super) fn report(&mut self, statistics: &Statistics) {
+        let EndpointCounters { posts, doorbells, completions, copied_bytes } =
+            std::mem::take(&mut self.counters);
+        if posts + completions + copied_bytes > 0 {
+            statistics.rdma_posts.add(posts);
+            statistics.rdma_doorbells.add(doorbells);
+            statistics.rdma_completions.add(completions);
+            statistics.rdma_bytes_copied.add(copied_bytes);
+        }
     }
 
     /// The message in a buffer.

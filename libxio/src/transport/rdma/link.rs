@@ -479,6 +479,9 @@ impl Link for RdmaLink {
                 .send_credit(&self.id, endpoint, credits)
                 .map_err(|cause| LinkError::Failed(errno(&cause)))?;
         }
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.report(&self.shared.statistics);
+        }
         let (frames, stalled) = (self.receiving.frames, self.receiving.is_stalled());
         if let Some(dead) = self.dead
             && bytes == 0

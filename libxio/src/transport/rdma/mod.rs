@@ -24,7 +24,7 @@ mod verbs;
 
 use super::{Link, Listener, Transport};
 use crate::wire::FrameKind;
-use crate::{Error, Result, Uri};
+use crate::{Error, Result, Statistics, Uri};
 pub(crate) use info::devices;
 
 use cm::{CmEventKind, CmId};
@@ -51,11 +51,13 @@ pub(crate) struct Rdma {
 struct Shared {
     domains: Domains,
     options: RdmaOptions,
+    /// The context's counters.
+    statistics: Arc<Statistics>,
 }
 
 impl Rdma {
-    pub(crate) fn new(options: RdmaOptions) -> Rdma {
-        Rdma { shared: Arc::new(Shared { domains: Domains::default(), options }) }
+    pub(crate) fn new(options: RdmaOptions, statistics: Arc<Statistics>) -> Rdma {
+        Rdma { shared: Arc::new(Shared { domains: Domains::default(), options, statistics }) }
     }
 }
 

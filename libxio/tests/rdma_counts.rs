@@ -1,0 +1,131 @@
+//! What an operation over RDMA costs: work requests, doorbells, completions and copies on each side, as
+//! docs/ARCHITECTURE.md says it. Needs RDMA devices, as the conformance suite in `rdma.rs`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod rdma_support;
+
+use conformance::{Pair, pattern};
+use libxio::{Event, Landing, OutgoingRequest, OutgoingResponse, Sgl, StatisticsSnapshot};
+
+/// Operations that are counted; those before have warmed everything up.
+const COUNT: u64 = 64;
+
+/// Counts of one side, per [`COUNT`] operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    posts: u64,
+    doorbells: u64,
+    completions: u64,
+    copied: u64,
+}
+
+fn between(before: &StatisticsSnapshot, after: &StatisticsSnapshot) -> Counts {
+    Counts {
+        posts: after.rdma_posts - before.rdma_posts,
+        doorbells: after.rdma_doorbells - before.rdma_doorbells,
+        completions: after.rdma_completions - before.rdma_completions,
+        copied: after.rdma_bytes_copied - before.rdma_bytes_copied,
+    }
+}
+
+/// Runs operations one after another; what they cost the client and the server.
+fn measure(request: usize, response: usize, answer: impl Fn(&Pair) -> Sgl) -> (Counts, Counts) {
+    let mut pair = Pair::new(rdma_support::fabric());
+    let (connection, _) = pair.connect();
+    let mut before = None;
+    for round in 0..COUNT + 8 {
+        if round == 8 {
+            before = Some((pair.client.statistics().snapshot(), pair.server.statistics().snapshot()));
+        }
+        let data = if request > 0 {
+            let mut list = pair.client.pool().take_list(request).unwrap();
+            list.scatter(0, &pattern(request, round as u8));
+            list
+        } else {
+            Sgl::new()
+        };
+        let landing = if response > 0 {
+            Landing::Place(pair.client.pool().take_list(response).unwrap())
+        } else {
+            Landing::None
+        };
+        let header = [round as u8; 64];
+        let request = OutgoingRequest { data, landing, ..OutgoingRequest::new(&header, round) };
+        pair.client.request(connection, request).unwrap();
+        let request = pair.request();
+        let data = answer(&pair);
+        pair.server.respond(request, OutgoingResponse { header: &header, data }).unwrap();
+        let Event::Response { outcome: Ok(reply), .. } = pair.client_event() else { panic!() };
+        assert_eq!((reply.header[0], reply.data.len()), (round as u8, response));
+        // The last completions of this operation come in.
+        pair.settle_briefly();
+    }
+    let (client, server) = before.unwrap();
+    (
+        between(&client, &pair.client.statistics().snapshot()),
+        between(&server, &pair.server.statistics().snapshot()),
+    )
+}
+
+trait Settle {
+    fn settle_briefly(&mut self);
+}
+
+impl Settle for Pair {
+    fn settle_briefly(&mut self) {
+        for _ in 0..20 {
+            self.step();
+        }
+    }
+}
+
+/// Completions that tell of work without data: one for 64 requests, in either direction.
+const RARE: u64 = COUNT / 64 + 1;
+
+#[track_caller]
+fn assert_costs(counts: Counts, posts: u64, doorbells: u64, completions: u64, copied: u64) {
+    let expected = Counts { posts, doorbells, completions, copied };
+    assert_eq!(
+        (counts.posts, counts.doorbells, counts.copied),
+        (posts * COUNT, doorbells * COUNT, copied * COUNT),
+        "{counts:?} for {COUNT} operations, of which each should cost {expected:?}"
+    );
+    let range = completions * COUNT..=completions * COUNT + RARE;
+    assert!(range.contains(&counts.completions), "{counts:?} for {COUNT} operations, each {expected:?}");
+}
+
+#[test]
+fn a_small_message_each_way_is_a_send_each() {
+    let (client, server) = measure(0, 0, |_| Sgl::new());
+    assert_costs(client, 1, 1, 1, 0);
+    assert_costs(server, 1, 1, 1, 0);
+}
+
+#[test]
+fn four_kilobytes_travel_in_the_message_and_are_copied_once() {
+    let (client, server) = measure(0, 4096, |pair| pair.server.pool().take_list(4096).unwrap());
+    assert_costs(client, 1, 1, 1, 4096);
+    // The completion of the SEND gives the data's memory back.
+    assert_costs(server, 1, 1, 2, 0);
+}
+
+#[test]
+fn a_large_response_is_written_into_its_place() {
+    let (client, server) = measure(0, 1 << 20, |pair| pair.server.pool().take_list(1 << 20).unwrap());
+    assert_costs(client, 1, 1, 1, 0);
+    assert_costs(server, 2, 1, 2, 0);
+}
+
+#[test]
+fn zeros_are_sent_from_where_they_lie() {
+    let (client, server) = measure(0, 256 << 10, |_| libxio::zeros(256 << 10));
+    assert_costs(client, 1, 1, 1, 0);
+    assert_costs(server, 2, 1, 2, 0);
+}
+
+#[test]
+fn a_large_request_is_read_from_where_it_lies() {
+    let (client, server) = measure(256 << 10, 0, |_| Sgl::new());
+    assert_costs(client, 1, 1, 1, 0);
+    assert_costs(server, 2, 2, 2, 0);
+}
