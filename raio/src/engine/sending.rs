@@ -86,7 +86,16 @@ impl Engine {
             token: index as u64,
             idempotent: op.is_idempotent(),
         };
-        if let Err(cause) = self.context.request(self.connection, request) {
+        let before = self.context.pool().bytes_in_use();
+        let sent = self.context.request(self.connection, request);
+        if promised > 0 && sent.is_ok() && self.context.pool().bytes_in_use() > before {
+            // By shared memory the server writes at once: the memory is taken, and no longer only promised.
+            self.promised.subtract(promised);
+            if let Some(pending) = self.pending.get_mut(index) {
+                pending.promised = 0;
+            }
+        }
+        if let Err(cause) = sent {
             self.pending.remove(index);
             self.promised.subtract(promised);
             let error = match cause {
