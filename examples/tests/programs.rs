@@ -57,7 +57,10 @@ fn hello_world_greets() {
     drop(server);
     let (code, out, err) = run(hello().args(["client", &uri, "world"]));
     assert_eq!((code, &out[..]), (Some(1), ""));
-    assert!(err.contains("Connection refused") && err.contains("127.0.0.1"), "{err}");
+    // The kernel lets a killed server's port go a moment after its process, with the ring that watched it: until then it
+    // takes connections, and resets them.
+    let why = ["Connection refused", "Connection reset"].iter().any(|why| err.contains(why));
+    assert!(why && err.contains("127.0.0.1"), "{err}");
 }
 
 /// Each prints what its first lines promise, whatever else is going on.
