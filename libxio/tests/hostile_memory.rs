@@ -8,100 +8,17 @@ mod raw;
 use conformance::{Fabric, watchdog};
 use libxio::wire::{FrameHead, FrameKind, Goodbye, Welcome};
 use libxio::{
-    AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
-    OutgoingResponse, Region, ServerOptions, Session, StatisticsSnapshot,
+    AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest, Region,
+    ServerOptions, Session,
 };
+use raw::serving::Server;
 use raw::{
     End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, request, seals, tell,
 };
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// A server in its own thread: it answers with the request's data where there is some, else with 4 KiB that it has
-/// written to where the answer shall go.
-struct Server {
-    path: String,
-    handle: libxio::ContextHandle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start() -> Server {
-        Server::at(Fabric::shm().listen.resource())
-    }
-
-    fn at(path: &str) -> Server {
-        watchdog();
-        let mut server = Context::new(ContextOptions::default()).unwrap();
-        server.listen(&format!("shm://{path}").parse().unwrap(), ServerOptions::default()).unwrap();
-        let handle = server.handle();
-        let thread = std::thread::spawn(move || {
-            server
-                .run(|server, event| match event {
-                    Event::ConnectionRequest(request) => {
-                        // It may be gone already.
-                        let _ = server.accept(request, AcceptOptions::new());
-                    }
-                    Event::Request(mut request) => {
-                        let mut data = request.take_data();
-                        data.truncate(request.room() as usize);
-                        if data.is_empty() && request.room() > 0 {
-                            let length = request.room().min(4096) as usize;
-                            let mut buffer = server.response_buffer(&request, length).unwrap();
-                            buffer.copy_from(0, &vec![b'a'; length]);
-                            data = buffer.into();
-                        }
-                        let _ = server.respond(request, OutgoingResponse { header: b"answer", data });
-                    }
-                    _ => {}
-                })
-                .unwrap();
-        });
-        Server { path: path.to_owned(), handle, thread: Some(thread) }
-    }
-
-    fn counters(&self) -> StatisticsSnapshot {
-        self.handle.statistics().snapshot()
-    }
-
-    fn until(&self, what: &str, condition: impl Fn(&StatisticsSnapshot) -> bool) {
-        let start = Instant::now();
-        while !condition(&self.counters()) {
-            assert!(start.elapsed() < LONG, "waited in vain for {what}: {:?}", self.counters());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// A guest with a region of 64 KiB under number 0.
-    fn guest(&self) -> (End, Shared) {
-        let mut guest = End::client(&self.path);
-        guest.greet();
-        let region = Shared::new(65_536);
-        guest.hand_over(0, &region);
-        (guest, region)
-    }
-
-    /// Somebody well-behaved is still served.
-    fn serves(&self) {
-        let (mut guest, region) = self.guest();
-        guest.write(&request(0, 1, (0, 4096), &[], &[(0, 4096, 8192)]));
-        let (head, _) = guest.read_frame(&limits()).expect("an answer");
-        assert_eq!((head.kind, head.data_length), (FrameKind::Response, 4096));
-        assert!(region.read(8192, 4096).iter().all(|byte| *byte == b'a'));
-        assert!(region.read(12_288, 4096).iter().all(|byte| *byte == 0), "written beyond the landing");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.handle.stop();
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking(), "the server has panicked");
-    }
-}
 
 /// The other side closes its socket.
 fn cut_off(socket: &std::os::fd::OwnedFd) {
@@ -544,114 +461,4 @@ fn a_hostile_server_is_survived() {
     server.join().unwrap();
     assert_eq!(client.statistics().snapshot().requests_outstanding, 0);
     std::fs::remove_file(&path).unwrap();
-}
-
-/// For the child processes of the tests below: a client that never stops asking.
-#[test]
-fn child() {
-    let Ok(path) = std::env::var("LIBXIO_TEST_CHILD") else { return };
-    let mut client = Context::new(ContextOptions::default()).unwrap();
-    let uri = format!("shm:///?socket={path}").parse().unwrap();
-    let connection = client.connect(&Session::new(uri), ConnectionOptions::default()).unwrap();
-    loop {
-        client.wait(None).unwrap();
-        while let Some(event) = client.next_event() {
-            if let Event::Closed { .. } = event {
-                return;
-            }
-            let mut data = client.pool().take(65_536).unwrap();
-            data.copy_from(0, &[1; 65_536]);
-            let landing = Landing::Pool(65_536);
-            let _ = client.request(
-                connection,
-                OutgoingRequest { data: data.into(), landing, ..OutgoingRequest::new(b"", 1) },
-            );
-        }
-    }
-}
-
-fn kills() -> u32 {
-    std::env::var("LIBXIO_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
-}
-
-#[test]
-fn clients_that_are_killed_leave_nothing_behind() {
-    let server = Server::start();
-    for round in 0..kills() {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--nocapture"])
-            .env("LIBXIO_TEST_CHILD", &server.path)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let before = server.counters().requests_received;
-        server
-            .until("the child's requests", |now| now.requests_received > before + u64::from(round % 7) * 20);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        server.until("its end", |now| now.connections == 0 && now.requests_running == 0);
-    }
-    server.serves();
-}
-
-/// A server that is killed: the client learns of it at once, and goes on with the next one.
-#[test]
-fn servers_that_are_killed_are_noticed() {
-    watchdog();
-    let path = Fabric::shm().listen.resource().to_owned();
-    let region = Region::allocate(1 << 20, false).unwrap();
-    let mut client = Context::new(ContextOptions::default()).unwrap();
-    for _ in 0..kills() / 5 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["child_server", "--exact", "--nocapture"])
-            .env("LIBXIO_TEST_CHILD_SERVER", &path)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        let mut answers = 0;
-        let mut connection = None;
-        loop {
-            assert!(begun.elapsed() < LONG);
-            if connection.is_none() {
-                let uri = format!("shm:///?socket={path}").parse().unwrap();
-                connection = client.connect(&Session::new(uri), ConnectionOptions::default()).ok();
-            }
-            client.wait(Some(Duration::from_millis(5))).unwrap();
-            let Some(event) = client.next_event() else { continue };
-            match event {
-                // It was not there yet, or it is gone.
-                Event::Closed { reason, .. } if answers > 20 => {
-                    assert_eq!(reason.errno(), libc::ECONNRESET, "{reason}");
-                    break;
-                }
-                Event::Closed { .. } => connection = None,
-                Event::Response { outcome: Err(_), .. } => {}
-                _ => {
-                    answers += 1;
-                    if answers == 21 {
-                        child.kill().unwrap();
-                    }
-                    let landing = Landing::Place(region.slice(0, 65_536).unwrap().into());
-                    let _ = connection.map(|connection| {
-                        client
-                            .request(connection, OutgoingRequest { landing, ..OutgoingRequest::new(b"", 1) })
-                    });
-                }
-            }
-        }
-        while client.next_event().is_some() {}
-        child.wait().unwrap();
-    }
-    assert!(region.is_shareable(), "a dead server has let go of it");
-    let _ = std::fs::remove_file(&path);
-}
-
-/// For the test above: a server that answers until it is killed.
-#[test]
-fn child_server() {
-    let Ok(path) = std::env::var("LIBXIO_TEST_CHILD_SERVER") else { return };
-    let server = Server::at(&path);
-    std::thread::sleep(LONG);
-    drop(server);
 }

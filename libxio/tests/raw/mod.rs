@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub mod serving;
+
 use libxio::wire::{
     EXTENSION_BYTES_MAX, FEATURE_PLACEMENT, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits,
     Hello, Limits, LoopKind, SessionId, VERSION, VERSION_MIN,
