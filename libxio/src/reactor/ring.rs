@@ -80,6 +80,9 @@ impl std::fmt::Debug for Ring {
 impl Ring {
     /// A ring for `entries` submissions at a time.
     pub(crate) fn new(entries: u32, pinned: bool) -> Result<Ring> {
+        // The descriptor of a ring with DEFER_TASKRUN is not woken for work that waits to be done.
+        let sleeps_in_poll = under_valgrind();
+        let pinned = pinned && !sleeps_in_poll;
         let full = || {
             let mut builder = IoUring::builder();
             builder
@@ -109,7 +112,7 @@ impl Ring {
             });
         }
         let timeout = Box::new(types::Timespec::new());
-        Ok(Ring { ring, backlog: VecDeque::new(), enters: 0, timeout, sleeps_in_poll: under_valgrind() })
+        Ok(Ring { ring, backlog: VecDeque::new(), enters: 0, timeout, sleeps_in_poll })
     }
 
     /// The ring's descriptor, for as long as the ring lives.
@@ -358,19 +361,18 @@ mod tests {
 
     #[test]
     fn a_ring_that_sleeps_in_poll_wakes_for_completions_and_time() {
-        for pinned in [true, false] {
-            let mut ring = Ring::new(8, pinned).unwrap();
-            ring.sleeps_in_poll = true;
-            ring.wait(Some(Duration::from_millis(1))).unwrap();
-            assert_eq!(ring.next_completion(), None);
-            ring.timeout(Duration::from_millis(5), FILE);
-            let mut turns = 0;
-            while ring.next_completion().is_none() {
-                ring.wait(Some(Duration::from_secs(5))).unwrap();
-                ring.has_completions();
-                turns += 1;
-                assert!(turns < 10);
-            }
+        let mut ring = Ring::new(8, false).unwrap();
+        ring.sleeps_in_poll = true;
+        ring.wait(Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(ring.next_completion(), None);
+        ring.timeout(Duration::from_millis(5), FILE);
+        let mut turns = 0;
+        while ring.next_completion().is_none() {
+            // Without an end: a ring that does not wake is found by the test runner's time limit.
+            ring.wait(None).unwrap();
+            ring.has_completions();
+            turns += 1;
+            assert!(turns < 10);
         }
     }
 

@@ -19,8 +19,7 @@ mod target;
 mod transport;
 mod work;
 
-use crate::compile::cargo;
-use crate::{Common, Result, child, packages, root};
+use crate::{Common, Result, compile, packages, root};
 use clap::Args;
 use crowd::Crowd;
 pub(crate) use measured::Measured;
@@ -42,8 +41,6 @@ const SECONDS: f64 = 1.5;
 const SECONDS_QUICK: f64 = 0.5;
 /// Rounds, from which medians and spreads come.
 const ROUNDS: u32 = 5;
-/// A release build on two busy cores takes some minutes.
-const BUILD_TIME: Duration = Duration::from_secs(3600);
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -75,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         return if arguments.write { crate::counts::update() } else { crate::counts::check() };
     }
     packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
-    build()?;
+    compile::release()?;
     let engine = crate::fio::build();
     let started = Instant::now();
     let deadline = started + if arguments.quick { TIME_QUICK } else { TIME };
@@ -158,11 +155,6 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         println!("written: {}", contender::relative(&path).display());
     }
     Ok(())
-}
-
-fn build() -> Result<()> {
-    let arguments = ["build", "--release", "--quiet", "-p", "raio", "-p", "raio-server", "-p", "bench"];
-    child::run(&mut cargo(&arguments), BUILD_TIME)
 }
 
 /// What makes the figures worth less, said before measuring.

@@ -7,12 +7,10 @@
 mod callgrind;
 mod case;
 
-use crate::compile::cargo;
-use crate::{Result, child, root};
+use crate::{Result, compile, root};
 use case::{CASES, Case, Counts, Place};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Growth of a count that is an error.
 const GROWTH_MAX: f64 = 0.05;
@@ -20,7 +18,6 @@ const GROWTH_MAX: f64 = 0.05;
 /// differently from run to run.
 const GROWTH_INSTRUCTIONS: f64 = 30.0;
 const GROWTH_CALLS: f64 = 0.04;
-const BUILD_TIME: Duration = Duration::from_secs(3600);
 
 /// Counts every case and holds it against the baseline.
 ///
@@ -77,8 +74,7 @@ pub(crate) fn update() -> Result<()> {
 }
 
 fn prepare() -> Result<Place> {
-    let arguments = ["build", "--release", "--quiet", "-p", "raio-server", "-p", "bench"];
-    child::run(&mut cargo(&arguments), BUILD_TIME)?;
+    compile::release()?;
     case::prepare()
 }
 
