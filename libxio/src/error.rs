@@ -101,6 +101,18 @@ pub enum Error {
         /// How long, in milliseconds.
         silent_ms: u64,
     },
+    /// The peer has begun to send data and does not go on with it, within [`lease`](crate::ContextOptions::lease).
+    #[error(
+        "{peer} has not sent all {length} bytes of a message in {waited_ms} ms, and was given up for the memory that it held"
+    )]
+    Stalled {
+        /// The other end.
+        peer: String,
+        /// Length of the message's data in bytes.
+        length: u32,
+        /// How long it was waited for, in milliseconds.
+        waited_ms: u64,
+    },
     /// The peer closed the connection in good order.
     #[error("the connection was closed by {0}")]
     Closed(String),
@@ -178,7 +190,7 @@ impl Error {
             Error::System { errno, .. }
             | Error::ConnectFailed { errno, .. }
             | Error::ConnectionLost { errno, .. } => *errno,
-            Error::TimedOut { .. } | Error::DeadlineExceeded(_) => libc::ETIMEDOUT,
+            Error::TimedOut { .. } | Error::Stalled { .. } | Error::DeadlineExceeded(_) => libc::ETIMEDOUT,
             Error::Cancelled => libc::ECANCELED,
             Error::NotExposed => libc::EFAULT,
             Error::OutOfBounds => libc::ERANGE,

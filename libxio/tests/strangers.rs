@@ -23,18 +23,23 @@ const LONG: Duration = Duration::from_secs(30);
 struct Server {
     address: SocketAddr,
     handle: libxio::ContextHandle,
+    pool: libxio::Pool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     fn start(options: ServerOptions) -> Server {
+        Server::start_with(ContextOptions::default(), options)
+    }
+
+    fn start_with(context: ContextOptions, options: ServerOptions) -> Server {
         watchdog();
         let (say, said) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let mut server = Context::new(ContextOptions::default()).unwrap();
+            let mut server = Context::new(context).unwrap();
             let listening = server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), options).unwrap();
             let address = server.local_uri(listening).unwrap().socket_addresses().unwrap()[0];
-            say.send((address, server.handle())).unwrap();
+            say.send((address, server.handle(), server.pool().clone())).unwrap();
             server
                 .run(|server, event| match event {
                     Event::ConnectionRequest(request) => {
@@ -49,8 +54,8 @@ impl Server {
                 })
                 .unwrap();
         });
-        let (address, handle) = said.recv().unwrap();
-        Server { address, handle, thread: Some(thread) }
+        let (address, handle, pool) = said.recv().unwrap();
+        Server { address, handle, pool, thread: Some(thread) }
     }
 
     fn counters(&self) -> StatisticsSnapshot {
@@ -410,4 +415,30 @@ fn a_guest_that_vanishes_frees_all_that_it_held() {
     server.handle.post(move |context| say.send(context.pool().bytes_in_use()).unwrap()).unwrap();
     assert_eq!(said.recv_timeout(LONG).unwrap(), 0);
     server.serves();
+}
+
+#[test]
+fn data_that_does_not_arrive_gives_its_memory_back() {
+    for rarely in [false, true] {
+        let context = ContextOptions { lease: Duration::from_millis(1), ..Default::default() };
+        let server = Server::start_with(context, ServerOptions::default());
+        let mut guest = server.guest();
+        let head = FrameHead {
+            sequence: 1,
+            header_length: 8,
+            data_length: 64 << 10,
+            ..FrameHead::new(FrameKind::Request)
+        };
+        guest.write_all(&head.encode(b"question", false)).unwrap();
+        guest.write_all(b"question and a part of the data").unwrap();
+        server.until("memory in use", |_| server.pool.bytes_in_use() >= 64 << 10);
+        // Its loop is its caller's, so no keepalive ends this; nor would one, with a byte now and then.
+        while rarely && guest.write_all(&[7]).is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        cut_off(guest);
+        server.until("a closed connection", |counters| counters.connections == 0);
+        assert_eq!(server.pool.bytes_in_use(), 0);
+        server.serves();
+    }
 }

@@ -30,6 +30,9 @@ pub struct Config {
     pub connections_max: usize,
     /// Connections for each address that have not said hello yet; beyond it the oldest is closed.
     pub handshakes_max: usize,
+    /// Time for the data of a write to arrive whole, beside a second for each 64 KiB of it; with less than a quarter of a
+    /// worker's memory free, [`Config::keepalive`] if that is shorter. Then the client is given up.
+    pub lease: Duration,
     /// Time for a new connection to say hello.
     pub handshake_timeout: Duration,
     /// Files that one connection may have open; beyond it opens fail with EMFILE.
@@ -60,6 +63,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             open_files_max: 1024,
             requests_max: libxio::SLOTS_DEFAULT,
+            lease: Duration::from_secs(600),
             // The pool's largest buffer: a read is one piece of memory.
             io_bytes_max: BUFFER_LEN_MAX as u32,
             memory_bytes_max: 1 << 30,

@@ -117,6 +117,23 @@ fn a_frame_that_lies_after_a_good_hello_ends_the_connection() {
 }
 
 #[test]
+fn a_write_that_stops_in_the_middle_gives_its_memory_back() {
+    let _watchdog = minute();
+    let server = Server::with(|config| config.lease = Duration::from_millis(1));
+    let mut stream = connect(&server);
+    stream.write_all(&hello()).unwrap();
+    let mut welcome = [0; 48];
+    stream.read_exact(&mut welcome).unwrap();
+    let request = FrameHead { sequence: 1, data_length: 64 << 10, ..FrameHead::new(FrameKind::Request) };
+    stream.write_all(&request.encode(b"", false)).unwrap();
+    stream.write_all(&noise(100)).unwrap();
+    // Nothing else would make the server close it.
+    read_to_end(&mut stream);
+    server.wait_until_clean();
+    server.serves();
+}
+
+#[test]
 fn a_cut_hello_and_links_that_say_nothing_are_closed_in_time() {
     let _watchdog = minute();
     let server = Server::with(|config| config.handshake_timeout = Duration::from_millis(500));

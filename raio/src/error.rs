@@ -190,6 +190,9 @@ fn explain(cause: &libxio::Error) -> String {
             describe_errno(*errno)
         }
         libxio::Error::TimedOut { silent_ms, .. } => format!("no answer for {silent_ms} ms"),
+        libxio::Error::Stalled { length, waited_ms, .. } => {
+            format!("an answer of {length} bytes had not arrived whole after {waited_ms} ms")
+        }
         libxio::Error::Closed(_) => "the server closed it".to_owned(),
         libxio::Error::Rejected { reason, private_data, .. } => match std::str::from_utf8(private_data) {
             Ok(text) if !text.is_empty() => format!("rejected, {reason}: {text}"),

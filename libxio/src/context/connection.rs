@@ -12,7 +12,7 @@ use super::session::{Identity, Session};
 use super::statistics::{ConnectionStatistics, Statistics};
 use crate::reactor::Key;
 use crate::session::{
-    Answer, Keepalive, OneWayReceiver, OneWaySender, ReceiveGrant, Requester, Responder, SendGrant,
+    Answer, Arrival, Keepalive, OneWayReceiver, OneWaySender, ReceiveGrant, Requester, Responder, SendGrant,
 };
 use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
@@ -64,6 +64,8 @@ pub(crate) struct ConnectionState {
     pub exposed: Vec<Option<Exposed>>,
     /// The exposed memory that data is landing in now.
     pub landing_in: Option<u32>,
+    /// The data that is landing now.
+    pub arrival: Option<Arrival>,
     /// Answers to probes and cancels that are not sent yet.
     pub control_unsent: u32,
     /// Not later than the first deadline of a request.
@@ -159,6 +161,7 @@ impl ConnectionState {
             transfers: Vec::new(),
             exposed: Vec::new(),
             landing_in: None,
+            arrival: None,
             control_unsent: 0,
             next_deadline: None,
             unsent_frames_max: 0,
@@ -337,10 +340,9 @@ impl ConnectionSink<'_> {
         self.events.push_back(Event::Connected { connection: state.handle, private_data });
         Ok(Some(frame_limits))
     }
-}
 
-impl Sink for ConnectionSink<'_> {
-    fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
+    /// Where the data of a frame lands.
+    fn find_place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
         if self.state.phase != Phase::Open {
             return Err(Violation::UnexpectedKind(head.kind as u8));
         }
@@ -406,6 +408,16 @@ impl Sink for ConnectionSink<'_> {
             kind => Err(Violation::UnexpectedKind(kind as u8)),
         }
     }
+}
+
+impl Sink for ConnectionSink<'_> {
+    fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
+        let place = self.find_place(head, header, first)?;
+        if matches!(place, Place::Into(_)) {
+            self.state.arrival = Some(Arrival::begin(head.data_length));
+        }
+        Ok(place)
+    }
 
     fn in_place(&mut self, head: &FrameHead) -> Result<(), Violation> {
         if self.state.phase != Phase::Open {
@@ -422,6 +434,7 @@ impl Sink for ConnectionSink<'_> {
         landing: Sgl,
     ) -> Result<Option<FrameLimits>, Violation> {
         self.statistics.frames_received.add(1);
+        self.state.arrival = None;
         if let Phase::Connecting { .. } = self.state.phase {
             return match head.kind {
                 FrameKind::Welcome => self.welcome(header),

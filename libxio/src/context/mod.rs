@@ -133,6 +133,7 @@ pub struct Context {
     spin: SpinBudget,
     /// When connections, handshakes and farewells are looked through for their deadlines.
     next_sweep: Instant,
+    last_sweep: Instant,
     /// When a request's time may be over; never later than the first deadline.
     next_expiry: Option<Instant>,
     /// Somebody else's loop waits on the ring's descriptor.
@@ -253,6 +254,7 @@ impl Context {
             waker_armed: None,
             spin: SpinBudget::new(options.polling_timeout),
             next_sweep: now,
+            last_sweep: now,
             next_expiry: None,
             driven_outside: false,
             outside_timeout: None,

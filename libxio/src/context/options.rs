@@ -24,6 +24,11 @@ pub struct ContextOptions {
     pub loop_kind: LoopKind,
     /// Silence after which a peer is given up; zero never does. Default: 10 s.
     pub keepalive: Duration,
+    /// Time for data to arrive whole that a peer has begun to send, beside a second for each 64 KiB of it; a peer that takes
+    /// longer is given up ([`Error::Stalled`](crate::Error::Stalled)), since it holds memory. While less than a quarter of
+    /// the pool is free, [`ContextOptions::keepalive`] is the limit if it is shorter. Zero never gives up. Default: 10 min,
+    /// so that a peer may stop in a debugger in the middle of sending.
+    pub lease: Duration,
     /// Time for a connection to be set up: name look-up apart, until the server's answer. Default: 10 s.
     pub connect_timeout: Duration,
     /// When data goes which way over RDMA.
@@ -72,6 +77,7 @@ impl Default for ContextOptions {
             },
             loop_kind: LoopKind::Own,
             keepalive: Duration::from_secs(10),
+            lease: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
             #[cfg(feature = "rdma")]
             rdma: crate::transport::RdmaOptions::default(),

@@ -21,6 +21,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Bounds of the time between two looks at deadlines.
 const SWEEP_MIN: Duration = Duration::from_millis(5);
 const SWEEP_MAX: Duration = Duration::from_millis(500);
+/// With less than one of so many parts of the pool free, memory is scarce.
+const SCARCE_PARTS: usize = 4;
 /// Time that a context being dropped gives its file operations to end.
 const OPERATIONS_END_TIME: Duration = Duration::from_secs(5);
 
@@ -216,9 +218,11 @@ impl Context {
             self.expire_requests();
         }
         if self.now >= self.next_sweep {
+            let since = self.now.saturating_duration_since(std::mem::replace(&mut self.last_sweep, self.now));
             self.next_sweep = self.now + self.sweep_interval();
             self.sweep_links();
             self.sweep_connections();
+            self.sweep_arrivals(since);
             for server in self.servers.iter_mut() {
                 server.ready |= server.armed.is_none();
             }
@@ -294,6 +298,25 @@ impl Context {
                         self.lose(key, reason);
                     }
                 },
+            }
+        }
+    }
+
+    /// Gives up peers that hold memory with data which they began to send and do not go on with.
+    fn sweep_arrivals(&mut self, since: Duration) {
+        let (used, most) = (self.pool.bytes_in_use(), self.pool.bytes_max());
+        let mut lease = self.options.lease;
+        if used >= most - most / SCARCE_PARTS && !self.options.keepalive.is_zero() {
+            lease = lease.min(self.options.keepalive);
+        }
+        for index in 0..self.connections.index_end() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let Some(state) = self.connections.get_mut(key) else { continue };
+            let Some(arrival) = &mut state.arrival else { continue };
+            if let Some(lasted) = arrival.look(since, lease) {
+                let (peer, length) = (state.peer.clone(), arrival.length());
+                tracing::warn!(peer, length, "a peer does not go on with data that it began to send");
+                self.lose(key, Error::Stalled { peer, length, waited_ms: millis(lasted) });
             }
         }
     }

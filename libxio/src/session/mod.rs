@@ -2,10 +2,12 @@
 //! arguments, verdicts go out as values.
 //!
 //! Per connection and direction there is a [`Requester`] on one side and a [`Responder`] on the other, which share
-//! slots, and a [`OneWaySender`] and a [`OneWayReceiver`]; they outlive links. Per link there are a [`SendGrant`] and a [`ReceiveGrant`] for each direction, which begin
-//! anew with each hello, and a [`Keepalive`].
+//! slots, and a [`OneWaySender`] and a [`OneWayReceiver`]; they outlive links. Per link there are a [`SendGrant`] and a
+//! [`ReceiveGrant`] for each direction, which begin anew with each hello, a [`Keepalive`], and an [`Arrival`] while data
+//! lands.
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod grant;
 mod keepalive;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod requester;
 mod responder;
 mod slot_set;
 
+pub use arrival::Arrival;
 pub use grant::{ReceiveGrant, SendGrant};
 pub use keepalive::{Keepalive, KeepaliveAction};
 pub use one_way::{OneWayReceiver, OneWaySender};

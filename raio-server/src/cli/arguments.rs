@@ -76,6 +76,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     drain: Option<u64>,
     /// What to log: error, warn, info, debug, trace, or a filter like info,libxio=debug; RAIO_LOG does the same
+    /// Seconds for the data of a write to arrive whole, less when memory is scarce, before the client is given up [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u64>,
     #[arg(long, value_name = "LEVEL")]
     pub(super) log: Option<String>,
     /// How to log
@@ -163,6 +166,7 @@ impl Arguments {
         if self.extra_perf == Some(true) {
             config.polling_timeout = NEVER_SLEEP;
         }
+        set(&mut config.lease, self.lease.map(Duration::from_secs));
         Ok(Plan { config, finite: self.finite == Some(true) })
     }
 

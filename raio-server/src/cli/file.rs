@@ -28,6 +28,10 @@ listen = ["tcp://127.0.0.1:5555"]
 # Seconds of silence after which a client is given up.
 # keepalive = 10
 
+# Seconds for the data of a write to arrive whole, beside one for each 64 KiB, before the client is given up. With less
+# than a quarter of the memory free it is the time of keepalive.
+# lease = 600
+
 # Seconds that requests in progress are given when the server stops.
 # drain = 10
 
@@ -66,6 +70,7 @@ struct Contents {
     cpus: Vec<usize>,
     polling_us: Option<u64>,
     keepalive: Option<u64>,
+    lease: Option<u64>,
     drain: Option<u64>,
     max_connections: Option<usize>,
     max_open_files: Option<usize>,
@@ -128,6 +133,7 @@ fn parse(text: &str) -> Result<Config> {
     set(&mut config.threads, contents.threads);
     set(&mut config.polling_timeout, contents.polling_us.map(Duration::from_micros));
     set(&mut config.keepalive, contents.keepalive.map(Duration::from_secs));
+    set(&mut config.lease, contents.lease.map(Duration::from_secs));
     set(&mut config.drain_timeout, contents.drain.map(Duration::from_secs));
     set(&mut config.connections_max, contents.max_connections);
     set(&mut config.open_files_max, contents.max_open_files);
@@ -193,6 +199,7 @@ mod tests {
         assert_eq!(full.exports.len(), 4);
         assert_eq!((full.threads, full.io_bytes_max), (default.threads, default.io_bytes_max));
         assert_eq!((full.keepalive, full.drain_timeout), (default.keepalive, default.drain_timeout));
+        assert_eq!(full.lease, default.lease);
         assert_eq!(
             (full.connections_max, full.requests_max),
             (default.connections_max, default.requests_max)

@@ -330,6 +330,7 @@ fn context_options(config: &Config) -> ContextOptions {
         polling_timeout: config.polling_timeout,
         ring_entries: RING_ENTRIES,
         keepalive: config.keepalive,
+        lease: config.lease,
         crc: true,
         ..ContextOptions::default()
     };
