@@ -2,6 +2,8 @@
 
 use crate::{Error, ExportConfig, Result};
 use libxio::{BUFFER_LEN_MAX, Uri};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Least memory of a worker in bytes: a few operations of the greatest length.
@@ -13,8 +15,10 @@ pub const THREADS_MAX: usize = 1024;
 /// How a server is made: take the defaults, then change fields.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Addresses to listen on; port 0 takes a free one. At least one.
+    /// Addresses to listen on; port 0 takes a free one. At least one, or a socket.
     pub listen: Vec<Uri>,
+    /// TCP sockets that listen already, as from [`inherited_sockets`](crate::inherited_sockets).
+    pub sockets: Vec<Arc<TcpListener>>,
     /// What clients can open; `/dev/null` is always there.
     pub exports: Vec<ExportConfig>,
     /// Worker threads, each with its own loop; 0: one for each CPU of `cpus`, or of this process. At most
@@ -26,13 +30,13 @@ pub struct Config {
     pub polling_timeout: Duration,
     /// Silence after which a client that runs its own loop is given up.
     pub keepalive: Duration,
+    /// Time for the data of a write to arrive whole, beside a second for each 64 KiB of it; with less than a quarter of a
+    /// worker's memory free, [`Config::keepalive`] if that is shorter. Then the client is given up.
+    pub lease: Duration,
     /// Connections at a time for each address; more are refused as busy.
     pub connections_max: usize,
     /// Connections for each address that have not said hello yet; beyond it the oldest is closed.
     pub handshakes_max: usize,
-    /// Time for the data of a write to arrive whole, beside a second for each 64 KiB of it; with less than a quarter of a
-    /// worker's memory free, [`Config::keepalive`] if that is shorter. Then the client is given up.
-    pub lease: Duration,
     /// Time for a new connection to say hello.
     pub handshake_timeout: Duration,
     /// Files that one connection may have open; beyond it opens fail with EMFILE.
@@ -53,17 +57,18 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: Vec::new(),
+            sockets: Vec::new(),
             exports: Vec::new(),
             threads: 0,
             cpus: Vec::new(),
             polling_timeout: Duration::from_micros(50),
             keepalive: Duration::from_secs(10),
+            lease: Duration::from_secs(600),
             connections_max: 16_384,
             handshakes_max: 1024,
             handshake_timeout: Duration::from_secs(10),
             open_files_max: 1024,
             requests_max: libxio::SLOTS_DEFAULT,
-            lease: Duration::from_secs(600),
             // The pool's largest buffer: a read is one piece of memory.
             io_bytes_max: BUFFER_LEN_MAX as u32,
             memory_bytes_max: 1 << 30,
@@ -77,7 +82,7 @@ impl Config {
     /// Checks what can be checked without opening anything.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::ListenText`], [`Error::Exposed`].
+    /// [`Error::OutOfRange`], [`Error::ListenText`], [`Error::Exposed`], [`Error::Inherited`].
     pub fn check(&self) -> Result<()> {
         let range = |what, value: usize, min: usize, max: usize| {
             if (min..=max).contains(&value) {
@@ -92,7 +97,7 @@ impl Config {
         range("number of requests of a connection", usize::from(self.requests_max), 1, 65_535)?;
         range("greatest I/O in bytes", self.io_bytes_max as usize, 512, BUFFER_LEN_MAX)?;
         range("memory of a worker in bytes", self.memory_bytes_max, MEMORY_BYTES_MIN, usize::MAX)?;
-        if self.listen.is_empty() {
+        if self.listen.is_empty() && self.sockets.is_empty() {
             let reason = "no address is given".to_owned();
             return Err(Error::ListenText { text: String::new(), reason });
         }
@@ -105,6 +110,12 @@ impl Config {
                 uri.socket_addresses().map_err(|cause| Error::Listen { uri: uri.to_string(), cause })?;
             if !addresses.iter().all(|address| address.ip().is_loopback()) {
                 return Err(Error::Exposed { uri: uri.to_string() });
+            }
+        }
+        for socket in &self.sockets {
+            let address = socket.local_addr().map_err(|cause| Error::Inherited { cause })?;
+            if !address.ip().is_loopback() {
+                return Err(Error::Exposed { uri: format!("tcp://{address}") });
             }
         }
         Ok(())

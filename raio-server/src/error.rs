@@ -55,6 +55,14 @@ pub enum Error {
         /// Why not.
         cause: libxio::Error,
     },
+    /// Sockets of a service manager that can't be taken over.
+    #[error(
+        "can't take over the sockets that the service manager passed: {cause}; LISTEN_PID and LISTEN_FDS name them"
+    )]
+    Inherited {
+        /// Why not.
+        cause: io::Error,
+    },
     /// An address that others can reach, without leave for it.
     #[error(
         "{uri} can be reached from other machines, and everybody who reaches it may use the exports: add --insecure if \

@@ -45,3 +45,4 @@ pub use counters::CountersSnapshot;
 pub use error::{Error, Result};
 pub use export_config::{ExportConfig, ExportTarget, NULL_BYTES, parse_size};
 pub use server::{Running, start};
+pub use sys::inherited_sockets;

@@ -103,20 +103,26 @@ pub fn start(config: Config) -> Result<Running> {
             cpu: (!config.cpus.is_empty()).then(|| config.cpus[number % config.cpus.len()]),
         })?);
     }
-    let mut first = None;
+    let mut options = ServerOptions {
+        workers: running.workers.iter().map(WorkerHandle::context).collect(),
+        handshakes_max: config.handshakes_max,
+        handshake_timeout: config.handshake_timeout,
+        connections_max: config.connections_max,
+        join: None,
+    };
+    for socket in &config.sockets {
+        let failed = |cause| Error::Listen { uri: "a socket of the service manager".to_owned(), cause };
+        let own = socket.try_clone().map_err(|cause| Error::Inherited { cause })?;
+        let server = acceptor.listen_with(own, options.clone()).map_err(failed)?;
+        running.uris.push(acceptor.local_uri(server).map_err(failed)?);
+        options.join.get_or_insert(server);
+    }
     for uri in &config.listen {
-        let options = ServerOptions {
-            workers: running.workers.iter().map(WorkerHandle::context).collect(),
-            handshakes_max: config.handshakes_max,
-            handshake_timeout: config.handshake_timeout,
-            connections_max: config.connections_max,
-            join: first,
-        };
         let failed = |cause| Error::Listen { uri: uri.to_string(), cause };
         let server = listen(&mut acceptor, uri, &options).map_err(failed)?;
         running.uris.push(acceptor.local_uri(server).map_err(failed)?);
         // All addresses share their sessions: a client may come in by one and go on by another.
-        first.get_or_insert(server);
+        options.join.get_or_insert(server);
     }
     let portals = running.uris.iter().filter(|uri| uri.scheme() == "shm").map(Uri::to_string).collect();
     // Set once, here.

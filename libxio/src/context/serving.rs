@@ -188,7 +188,22 @@ impl Context {
     ///
     /// # Errors
     /// The transport is unknown, or the address can't be had.
-    pub fn listen(&mut self, uri: &Uri, mut options: ServerOptions) -> Result<Server> {
+    pub fn listen(&mut self, uri: &Uri, options: ServerOptions) -> Result<Server> {
+        let listener = self.transport(uri.scheme())?.listen(uri)?;
+        self.serve(listener, options)
+    }
+
+    /// Listens by a TCP socket that listens already: from a service manager, or a parent process. As [`Context::listen`]
+    /// otherwise; a restart loses no client's attempt to connect.
+    ///
+    /// # Errors
+    /// [`Error::System`] where it is no listening TCP socket.
+    pub fn listen_with(&mut self, socket: std::net::TcpListener, options: ServerOptions) -> Result<Server> {
+        let listener = crate::transport::adopt_tcp(socket)?;
+        self.serve(listener, options)
+    }
+
+    fn serve(&mut self, listener: Box<dyn Listener>, mut options: ServerOptions) -> Result<Server> {
         let joined = match options.join {
             None => None,
             Some(server) => {
@@ -198,7 +213,6 @@ impl Context {
                 Some(Arc::clone(&state.shared))
             }
         };
-        let listener = self.transport(uri.scheme())?.listen(uri)?;
         let shared = match joined {
             Some(shared) => shared,
             None => Arc::new(ServerShared {

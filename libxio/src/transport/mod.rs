@@ -30,7 +30,7 @@ pub use rdma_device::{RdmaDevice, RdmaPort, rdma_devices};
 pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork, Stranger, StrangerListener};
 pub use stream::Stream;
-pub(crate) use tcp::Tcp;
+pub(crate) use tcp::{Tcp, adopt_tcp};
 
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
 use crate::{Access, Buffer, HeaderBytes, Result, Sgl, Uri};

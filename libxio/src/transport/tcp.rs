@@ -64,6 +64,20 @@ impl Transport for Tcp {
     }
 }
 
+/// A listener on a socket that somebody else made.
+pub(crate) fn adopt_tcp(socket: std::net::TcpListener) -> Result<Box<dyn Listener>> {
+    let socket = Socket::from(socket);
+    let adopt = || {
+        let bound = socket.local_addr()?.as_socket();
+        let listens = socket.is_listener()? && socket.r#type()? == Type::STREAM;
+        // The flags belong to the socket, whoever else holds it.
+        socket.set_nonblocking(true)?;
+        bound.filter(|_| listens).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    };
+    let bound = adopt().map_err(|cause| Error::system("taking over a listening TCP socket", &cause))?;
+    Ok(Box::new(TcpListener { socket, uri: Uri::tcp(bound, "/") }))
+}
+
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

@@ -2,8 +2,9 @@
 
 use super::file;
 use clap::Parser;
-use raio_server::{Config, ExportConfig, Result, parse_listen, parse_size};
+use raio_server::{Config, ExportConfig, Result, inherited_sockets, parse_listen, parse_size};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const AFTER_HELP: &str = "\
@@ -23,6 +24,9 @@ Examples:
 Without --listen the server is reached from this machine only, at tcp://127.0.0.1:5555. Who can reach it can use its
 exports, as the user that it runs as: listening on other addresses needs --insecure. When it accepts connections it
 prints a line for each address: listening tcp://127.0.0.1:5555
+
+A service manager may pass listening TCP sockets (systemd's socket activation): they are served beside those of --listen,
+and instead of the default.
 
 SIGTERM and SIGINT: no new requests, those in progress are answered, clients get a goodbye. SIGHUP: the exports are read
 again from --config; open files stay open.
@@ -72,13 +76,13 @@ pub(super) struct Arguments {
     /// Seconds of silence after which a client is given up [default: 10]
     #[arg(long, value_name = "SECONDS")]
     keepalive: Option<u64>,
+    /// Seconds for the data of a write to arrive whole, less when memory is scarce, before the client is given up [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u64>,
     /// Seconds that requests in progress are given when the server stops [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain: Option<u64>,
     /// What to log: error, warn, info, debug, trace, or a filter like info,libxio=debug; RAIO_LOG does the same
-    /// Seconds for the data of a write to arrive whole, less when memory is scarce, before the client is given up [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    lease: Option<u64>,
     #[arg(long, value_name = "LEVEL")]
     pub(super) log: Option<String>,
     /// How to log
@@ -162,11 +166,11 @@ impl Arguments {
             self.memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         );
         set(&mut config.keepalive, self.keepalive.map(Duration::from_secs));
+        set(&mut config.lease, self.lease.map(Duration::from_secs));
         set(&mut config.drain_timeout, self.drain.map(Duration::from_secs));
         if self.extra_perf == Some(true) {
             config.polling_timeout = NEVER_SLEEP;
         }
-        set(&mut config.lease, self.lease.map(Duration::from_secs));
         Ok(Plan { config, finite: self.finite == Some(true) })
     }
 
@@ -188,7 +192,8 @@ impl Arguments {
             let port = self.port.unwrap_or(libxio::DEFAULT_PORT);
             config.listen.push(parse_listen(&format!("{scheme}://{host}:{port}"))?);
         }
-        if config.listen.is_empty() {
+        config.sockets = inherited_sockets()?.into_iter().map(Arc::new).collect();
+        if config.listen.is_empty() && config.sockets.is_empty() {
             config.listen.push(parse_listen(&format!("{scheme}://127.0.0.1:{}", libxio::DEFAULT_PORT))?);
         }
         Ok(())
