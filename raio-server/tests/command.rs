@@ -32,6 +32,10 @@ impl Daemon {
         if !arguments.iter().any(|argument| matches!(*argument, "-p" | "--listen" | "--config")) {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        Daemon::run(command)
+    }
+
+    fn run(mut command: Command) -> Daemon {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -223,6 +227,11 @@ fn mistakes_are_told_with_what_to_do() {
     }
     let message = fails(1, &["--config", "/no/such/file"]);
     assert!(message.contains("/no/such/file: No such file"), "{message}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, "listen = [\"127.0.0.1:0\"]\ncpus = [99999]\n").unwrap();
+    let message = fails(1, &["--config", file.to_str().unwrap()]);
+    assert!(message.contains("processor") && !message.contains("panicked"), "{message}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let message = fails(1, &["--listen", &taken.local_addr().unwrap().to_string()]);
     assert!(message.contains("can't listen on tcp://127.0.0.1") && message.contains("in use"), "{message}");
@@ -269,4 +278,34 @@ fn the_service_manager_is_told() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     expect("STOPPING=1");
     assert!(child.wait().unwrap().success());
+}
+
+/// As a service manager starts it: the socket is descriptor 3, and the environment says so.
+fn activated(socket: std::net::TcpListener, arguments: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null", "sh"])
+        .arg(env!("CARGO_BIN_EXE_raio-server"))
+        .args(arguments)
+        .env_remove("RAIO_LOG")
+        .stdin(std::os::fd::OwnedFd::from(socket));
+    shell
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_served() {
+    let _watchdog = minute();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", socket.local_addr().unwrap());
+    let daemon = Daemon::run(activated(socket, &["-n", "1", "--log", "error"]));
+    assert_eq!(daemon.address, address);
+    assert!(daemon.client().stat("/dev/null").is_ok());
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end(), (Some(0), String::new()));
+
+    // What is reached from elsewhere needs leave, whoever made the socket.
+    let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let output = activated(socket, &["-n", "1"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && message.contains("--insecure"), "{message}");
 }

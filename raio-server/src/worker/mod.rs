@@ -143,13 +143,8 @@ pub(crate) fn start(setup: Setup) -> Result<WorkerHandle> {
 
 impl Worker {
     fn new(setup: Setup) -> libxio::Result<Worker> {
-        if let Some(cpu) = setup.cpu {
-            let mut set = rustix::thread::CpuSet::new();
-            set.set(cpu);
-            rustix::thread::sched_setaffinity(None, &set)
-                .map_err(|cause| libxio::Error::system(format!("binding to CPU {cpu}"), &cause.into()))?;
-        }
-        let context = PinnedContext::new(context_options(&setup.config))?;
+        let context =
+            PinnedContext::new(ContextOptions { cpu: setup.cpu, ..context_options(&setup.config) })?;
         let (sender, mail) = unbounded();
         let postbox = Postbox { mail: sender, context: context.handle() };
         Ok(Worker {
