@@ -1,6 +1,7 @@
 //! Runs the examples as a reader of the README would.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use raio_server::{Config, ExportConfig, parse_listen};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -110,4 +111,36 @@ fn a_file_is_transferred() {
     let (code, out, err) = run(program().args(["client", &uri]).arg(&source));
     assert_eq!((code, &out[..], &err[..]), (Some(0), "sent 5000000 bytes\n", ""));
     assert!(std::fs::read(received.join("copy")).unwrap() == content, "the file changed on the way");
+}
+
+#[test]
+fn raio_reader_reads_a_file_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..3_000_077_u32).map(|at| (at / 3) as u8).collect();
+    std::fs::write(folder.path().join("odd"), content).unwrap();
+    let server = raio_server::start(Config {
+        listen: vec![parse_listen("tcp://127.0.0.1:0").unwrap()],
+        exports: vec![ExportConfig::parse(&format!("data={}", folder.path().display())).unwrap()],
+        threads: 1,
+        ..Config::default()
+    })
+    .unwrap();
+    let address = format!("{}:{}", server.uris()[0].host(), server.uris()[0].port());
+    let read = |path: &str, more: &[&str]| {
+        let uri = format!("raio://{address}{path}");
+        run(Command::new(env!("CARGO_BIN_EXE_raio_reader")).arg(uri).args(more))
+    };
+    let mut sums = Vec::new();
+    for depth in ["1", "32"] {
+        let (code, out, err) = read("/data/odd", &["65536", depth]);
+        assert_eq!((code, &err[..]), (Some(0), ""));
+        assert!(out.starts_with("3000077 bytes, sum "), "{out}");
+        sums.push(out.split(", ").nth(1).map(str::to_owned));
+    }
+    assert_eq!(sums[0], sums[1]);
+    let (code, out, err) = read("/data/missing", &[]);
+    assert_eq!((code, &out[..]), (Some(1), ""));
+    assert!(err.contains("/data/missing") && err.contains("No such file"), "{err}");
+    assert_eq!(read("/data/odd", &["0"]).0, Some(2));
+    server.stop();
 }

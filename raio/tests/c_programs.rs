@@ -230,6 +230,16 @@ fn the_reader_reads_any_block_size_over_and_over() {
 }
 
 #[test]
+fn hello_world_in_c_writes_and_reads_back() {
+    let _watchdog = minutes();
+    let server = server();
+    let (host, port) = host_and_port(&server.uri("/"));
+    let hello = Program::compile("../examples/c/hello_world.c");
+    assert_eq!(hello.run(&[host.as_str(), &port, "/data/hello.txt"]), "hello, world\n");
+    assert_eq!(std::fs::read(server.path("hello.txt")).unwrap(), b"hello, world\n");
+}
+
+#[test]
 fn the_log_speaks_only_when_asked() {
     let _watchdog = minutes();
     let server = server();
