@@ -5,7 +5,7 @@
 //! lists of sources, so that nothing of the system's set-up changes. `FIO_ROOT` in the environment names configured
 //! sources instead, for a fio that is not a package. What was done once is not done again.
 
-use crate::compile::cargo;
+use crate::compile::{self, cargo};
 use crate::{Common, Result, child, fio_matrix, packages, root};
 use clap::Args;
 use std::ffi::OsString;
@@ -70,7 +70,7 @@ impl Engine {
         fio
     }
 
-    /// Lints and unit tests of the engine's crate, which those of the workspace leave out.
+    /// Lints and unit tests of the engine's crate, which those of the workspace leave out, and what its library exports.
     ///
     /// # Errors
     /// What the tools say.
@@ -90,7 +90,8 @@ impl Engine {
         for arguments in [&lint[..], &test[..]] {
             child::output(cargo(arguments).env("FIO_ROOT", &self.sources), BUILD_TIME)?;
         }
-        Ok(())
+        // The C interface comes along with the crate that it is a part of; nothing here calls it.
+        compile::check_exports(&self.library, &["get_ioengine", "raio_"])
     }
 }
 

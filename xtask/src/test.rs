@@ -48,7 +48,7 @@ const STEPS: &[Step] = &[
         what: "the fuzz targets find nothing in a short time",
         run: |arguments| crate::fuzz::run(if arguments.long { 1800 } else { 24 }),
     },
-    Step { name: "release", what: "what users run builds", run: |_| compile::release() },
+    Step { name: "release", what: "what users run builds", run: release },
     Step {
         name: "fio",
         what: "fio verifies and disturbs through its engine",
@@ -142,6 +142,11 @@ fn unit(arguments: &Arguments) -> Result<()> {
             .env("XIO_SOAK_SECONDS", "600");
     }
     child::run(&mut nextest, if arguments.long { STEP_TIME * 10 } else { STEP_TIME })
+}
+
+fn release(_: &Arguments) -> Result<()> {
+    compile::release()?;
+    compile::check_exports(&fio::target().join("release/libraio.so"), &["raio_"])
 }
 
 fn doctests(_: &Arguments) -> Result<()> {
