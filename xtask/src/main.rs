@@ -1,7 +1,7 @@
 //! `cargo xtask`: all set-up and automation, in Rust, with nothing but cargo needed to start it.
 //!
 //! A command is a module with its arguments and a `run`. `child` runs programs under a time limit and ends what it
-//! started; `packages` installs what is missing, by the names of Debian's packages; `server` starts a raio-server.
+//! started; `packages` installs what is missing, by the names of Debian's packages.
 
 #![deny(unsafe_code)]
 

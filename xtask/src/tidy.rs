@@ -139,6 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn the_map_lists_the_places_of_unsafe_code() {
+        let map = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap_or_default();
+        let missing: Vec<_> =
+            UNSAFE_PLACES.iter().filter(|place| !map.contains(&format!("`{place}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
     fn breaches_are_found() {
         let mut breaches = Vec::new();
         check_source("libxio/src/wire/frame.rs", concat!("fn f() { uns", "afe { g() } }"), &mut breaches);

@@ -32,6 +32,8 @@
 //!
 //! - [`keepalive`](crate::ContextOptions::keepalive) (10 s): silence after which a peer is given up; probes go out after a
 //!   third of it.
+//! - [`lease`](crate::ContextOptions::lease) (10 min): for data to arrive whole that a peer has begun to send; the time of
+//!   `keepalive` while memory is scarce.
 //! - [`connect_timeout`](crate::ContextOptions::connect_timeout) (10 s),
 //!   [`ServerOptions::handshake_timeout`](crate::ServerOptions::handshake_timeout) (10 s).
 //! - [`SendOptions::timeout`](crate::SendOptions::timeout) (none): for the answer to one request.
