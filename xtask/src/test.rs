@@ -54,7 +54,6 @@ const STEPS: &[Step] = &[
         what: "fio verifies and disturbs through its engine",
         run: |arguments| fio_matrix::run(arguments.long),
     },
-    Step { name: "counts", what: "nothing costs more than it did", run: |_| crate::counts::check() },
     Step {
         name: "rdma",
         what: "RDMA devices, in a virtual machine",
