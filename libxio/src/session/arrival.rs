@@ -33,7 +33,7 @@ impl Arrival {
         self.length
     }
 
-    /// Counts the time since the last look. When it has taken longer than `lease`, and a second for each [`RATE_MIN`] bytes,
+    /// Counts the time since the last look. When it has taken longer than `lease`, and a second for each `RATE_MIN` bytes,
     /// says how long it has taken. A lease of zero never ends.
     pub fn look(&mut self, since: Duration, lease: Duration) -> Option<Duration> {
         self.lasted += since.min(STEP_MAX);
