@@ -62,6 +62,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+/// Events that wait at a time as a rule; room for them is made at the start, so that no message has to pay for it later.
+const EVENTS_USUAL: usize = 1024;
+
 /// Memory that small frames are received into, shared by all links of a context. It takes the largest head and header
 /// and a batch of 4 KiB payloads; together with them it stays inside a level-2 cache.
 const SCRATCH_BYTES: usize = 192 << 10;
@@ -239,7 +242,7 @@ impl Context {
             timers: Timers::new(),
             fds: Slab::new(),
             ops: Slab::new(),
-            events: VecDeque::new(),
+            events: VecDeque::with_capacity(EVENTS_USUAL),
             replies: Vec::new(),
             pool: Pool::new(options.pool.clone()),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),

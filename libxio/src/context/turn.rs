@@ -39,6 +39,8 @@ impl Context {
             self.flush()?;
             return Ok(self.events.len());
         }
+        // Begins at its front again: the same few lines of cache, however long the queue has room to be.
+        self.events.clear();
         let started = self.options.clock.now();
         self.now = started;
         self.resume_keepalive();

@@ -28,6 +28,10 @@ const SEND_BYTES_MAX: usize = 2 << 20;
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
 const STAGING_KEPT_BYTES: usize = 256 << 10;
+/// What the staging buffer and the queue grow by at least: a moment that is busier than those before it is rare, and
+/// finds the room there.
+const STAGING_STEP_BYTES: usize = 16 << 10;
+const QUEUE_STEP: usize = 128;
 /// Payloads with more left than this are received with only a little scratch memory behind them, so that the head of
 /// the next large payload is not copied.
 const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
@@ -369,6 +373,13 @@ impl<S: ByteSocket> Link for Stream<S> {
         }
         // The head's checksum covers what follows it, so that is laid out first.
         let start = self.staging.len();
+        let needed = FRAME_HEAD_BYTES + extension.len() + header.len() + usize::from(head.data_padding);
+        if self.staging.capacity() - start < needed {
+            self.staging.reserve(needed.max(STAGING_STEP_BYTES));
+        }
+        if self.queue.len() == self.queue.capacity() {
+            self.queue.reserve(QUEUE_STEP);
+        }
         self.staging.resize(start + FRAME_HEAD_BYTES, 0);
         self.staging.extend_from_slice(&extension);
         self.staging.extend_from_slice(&header);

@@ -27,9 +27,9 @@ impl Engine {
     }
 
     /// Refuses what the server would refuse, and what has no room to land in.
-    pub(super) fn check(&mut self, operation: &Operation) -> Result<()> {
+    pub(super) fn check(&self, operation: &Operation) -> Result<()> {
         let op = operation.op();
-        operation.request().encode(&mut self.scratch).map_err(|reason| Error::Invalid { op, reason })?;
+        operation.request().check().map_err(|reason| Error::Invalid { op, reason })?;
         let limit = |what, value, limit: u32| {
             if value > u64::from(limit) {
                 Err(Error::Limit { what, value, limit: limit.into() })

@@ -5,7 +5,7 @@ use super::{Handle, Invalid, Op, OpenFlags, PATH_BYTES_MAX, Request, Target};
 
 impl Request<'_> {
     /// The rules that hold on both sides.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         match *self {
             Request::Open { path, flags, mode } => {
                 OpenFlags::from_bits(flags.bits())?;
