@@ -106,6 +106,10 @@ fn advise(error: &Error, uri: &Uri, options: &ClientOptions) -> Option<String> {
             Some("the export is read-only: see raio info for the others".to_owned())
         }
         (Error::Operation { .. }, libc::EISDIR) => Some("it is a directory: raio ls lists it".to_owned()),
+        (Error::Operation { .. }, libc::EXDEV) => Some(
+            "the path leads out of its export (by .. or a symbolic link), or the two names are in different exports"
+                .to_owned(),
+        ),
         (Error::Operation { .. }, libc::EACCES | libc::EPERM) => {
             Some("the user that the server runs as may not do this".to_owned())
         }
