@@ -30,6 +30,15 @@ pub(crate) fn release() -> Result<()> {
     child::run(&mut cargo(&["build", "--release", "--quiet"]), BUILD_TIME)
 }
 
+/// Builds certain binaries of the release, with the same settings.
+pub(crate) fn programs(names: &[&str]) -> Result<()> {
+    let mut build = cargo(&["build", "--release", "--quiet"]);
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    child::run(&mut build, BUILD_TIME)
+}
+
 /// Holds a library to what it exports: names that begin with one of these. Release builds are looked at, since link-time
 /// optimization lets names of other crates through that other builds hide.
 ///

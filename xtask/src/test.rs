@@ -1,7 +1,7 @@
 //! Every test, in steps: each is named, timed and run to its end, and the last lines say what failed or was skipped.
 
 use crate::compile::cargo;
-use crate::{Common, Result, child, compile, fio, fio_matrix, packages, rdma, rdma_test};
+use crate::{Common, Result, child, compile, counts, fio, fio_matrix, packages, rdma, rdma_test};
 use clap::Args;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,11 @@ const STEPS: &[Step] = &[
         run: |arguments| crate::fuzz::run(if arguments.long { 1800 } else { 24 }),
     },
     Step { name: "release", what: "what users run builds", run: release },
+    Step {
+        name: "counts",
+        what: "no operation takes more instructions, system calls, allocations or copies than it did",
+        run: |_| counts::run(&counts::Options::default()),
+    },
     Step {
         name: "fio",
         what: "fio verifies and disturbs through its engine",

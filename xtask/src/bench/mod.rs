@@ -19,7 +19,7 @@ mod target;
 mod transport;
 mod work;
 
-use crate::{Common, Result, compile, packages, root};
+use crate::{Common, Result, compile, counts, packages, root};
 use clap::Args;
 use crowd::Crowd;
 pub(crate) use measured::Measured;
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = ROUNDS)]
     rounds: u32,
     /// Only rows whose description has this in it ("depth 32", "cached file"), or `messages`, or `connections`; leaves
-    /// RESULTS.md alone
+    /// RESULTS.md alone. With --counts: only cases whose name has this in it ("tcp, read 4 KiB x32")
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Count instructions, system calls and allocations per operation instead, and hold them against bench/counts.json
@@ -64,12 +64,16 @@ pub(crate) struct Arguments {
     /// With --counts: write bench/counts.json
     #[arg(long, requires = "counts")]
     write: bool,
+    /// With --counts: show where the instructions are, by source file and by function
+    #[arg(long, requires = "counts")]
+    profile: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if arguments.counts {
         packages::ensure(&[packages::BUILD, packages::TEST].concat(), common)?;
-        return if arguments.write { crate::counts::update() } else { crate::counts::check() };
+        let Arguments { write, profile, only, .. } = arguments;
+        return counts::run(&counts::Options { write: *write, profile: *profile, only: only.as_deref() });
     }
     packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
     compile::release()?;

@@ -1,4 +1,4 @@
-//! What is counted, and how one case is run.
+//! What is counted, and how one case is run: server and client under callgrind, in lockstep.
 
 use super::callgrind::{self, Profile};
 use crate::bench::{Server, work_folder};
@@ -7,61 +7,81 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Batches of the short and the long run; what both have in common, starting above all, cancels out.
-const BATCHES_SHORT: u64 = 40;
-const BATCHES_LONG: u64 = 160;
 /// A run under callgrind takes some seconds.
 const RUN_TIME: Duration = Duration::from_secs(120);
-/// Time after which all answers of a batch are there.
-const PAUSE_US: &str = "3000";
-
-/// Which program is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
-}
 
 /// One kind of batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    pub(crate) side: Side,
-    pub(crate) write: bool,
-    pub(crate) block_bytes: u64,
-    /// Requests of a batch: few enough that a batch fits into fresh socket buffers, or the number of sends would vary.
-    pub(crate) depth: u64,
-    /// The file on disk instead of the null device.
-    pub(crate) file: bool,
+    transport: &'static str,
+    store: &'static str,
+    write: bool,
+    block_bytes: u64,
+    /// Requests of a batch.
+    depth: u64,
 }
 
-const fn case(side: Side, write: bool, block_bytes: u64, depth: u64, file: bool) -> Case {
-    Case { side, write, block_bytes, depth, file }
+const fn case(
+    transport: &'static str,
+    store: &'static str,
+    write: bool,
+    block_bytes: u64,
+    depth: u64,
+) -> Case {
+    Case { transport, store, write, block_bytes, depth }
 }
+
+const READ: bool = false;
+const WRITE: bool = true;
 
 /// All cases.
 pub(crate) const CASES: &[Case] = &[
-    case(Side::Client, false, 4096, 1, false),
-    case(Side::Client, false, 4096, 8, false),
-    case(Side::Client, true, 4096, 8, false),
-    case(Side::Client, false, 32_768, 1, false),
-    case(Side::Client, true, 32_768, 1, false),
-    case(Side::Server, false, 4096, 1, false),
-    case(Side::Server, false, 4096, 8, false),
-    case(Side::Server, true, 4096, 8, false),
-    case(Side::Server, false, 32_768, 1, false),
-    case(Side::Server, true, 32_768, 1, false),
-    case(Side::Server, false, 4096, 8, true),
-    case(Side::Server, true, 4096, 8, true),
+    case("tcp", "null", READ, 4096, 1),
+    case("tcp", "null", READ, 4096, 32),
+    case("tcp", "null", WRITE, 4096, 1),
+    case("tcp", "null", WRITE, 4096, 32),
+    case("tcp", "memory", READ, 4096, 32),
+    case("tcp", "memory", WRITE, 4096, 32),
+    case("tcp", "file", READ, 4096, 32),
+    case("tcp", "file", WRITE, 4096, 32),
+    case("tcp", "file", READ, 65_536, 1),
+    case("tcp", "null", WRITE, 65_536, 1),
+    case("shm", "null", READ, 4096, 32),
+    case("shm", "memory", READ, 4096, 1),
+    case("shm", "memory", READ, 4096, 32),
+    case("shm", "memory", WRITE, 4096, 1),
+    case("shm", "memory", WRITE, 4096, 32),
+    case("shm", "file", READ, 4096, 32),
+    case("shm", "file", WRITE, 4096, 32),
+    case("shm", "file", READ, 65_536, 1),
 ];
+
+/// Of both programs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sides<T> {
+    pub(crate) client: T,
+    pub(crate) server: T,
+}
 
 /// Counts per operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Counts {
     pub(crate) instructions: f64,
     pub(crate) system_calls: f64,
+    pub(crate) clock_reads: f64,
     pub(crate) allocations: f64,
+    /// Calls of memcpy and its like.
+    pub(crate) copies: f64,
     /// Instructions within memcpy and its like.
     pub(crate) copying: f64,
+}
+
+/// Two runs, a short and a long one: what both have in common, starting above all, cancels out.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    short: Profile,
+    long: Profile,
+    operations: f64,
 }
 
 /// Folders and programs.
@@ -72,121 +92,169 @@ pub(crate) struct Place {
 }
 
 impl Case {
-    /// `server, write 4096 x8, file`
+    /// `tcp, write 4 KiB x32, file`
     pub(crate) fn name(&self) -> String {
-        let side = if self.side == Side::Client { "client" } else { "server" };
         let direction = if self.write { "write" } else { "read" };
-        let store = if self.file { "file" } else { "null" };
-        format!("tcp {side}, {direction} {} x{}, {store}", self.block_bytes, self.depth)
+        let kib = self.block_bytes >> 10;
+        format!("{}, {direction} {kib} KiB x{}, {}", self.transport, self.depth, self.store)
     }
 
-    /// Runs it four times: short and long, under callgrind and under strace.
-    pub(crate) fn count(&self, place: &Place) -> Result<Counts> {
+    /// Whether a batch is one request.
+    pub(crate) fn is_single(&self) -> bool {
+        self.depth == 1
+    }
+
+    /// Batches of the short and the long run.
+    fn batches(&self) -> (u64, u64) {
+        if self.is_single() { (40, 440) } else { (40, 160) }
+    }
+
+    /// Microseconds after which all answers of a batch are there, under callgrind, on a busy machine. An answer that comes
+    /// later costs a few instructions more, and the next batch is not touched by it.
+    fn pause_us(&self) -> u64 {
+        if self.is_single() { 2000 } else { 5000 }
+    }
+
+    /// Runs it twice.
+    ///
+    /// # Errors
+    /// A program failed, with the case's name.
+    pub(crate) fn run(&self, place: &Place) -> Result<Sides<Difference>> {
         let failed = |cause| format!("{}: {cause}", self.name());
-        let short = self.profile(BATCHES_SHORT, place).map_err(failed)?;
-        let long = self.profile(BATCHES_LONG, place).map_err(failed)?;
-        let calls_short = self.system_calls(BATCHES_SHORT, place).map_err(failed)?;
-        let calls_long = self.system_calls(BATCHES_LONG, place).map_err(failed)?;
-        let operations = ((BATCHES_LONG - BATCHES_SHORT) * self.depth) as f64;
-        let each = |short: u64, long: u64| long.saturating_sub(short) as f64 / operations;
-        Ok(Counts {
-            instructions: each(short.instructions, long.instructions),
-            system_calls: each(calls_short, calls_long),
-            allocations: each(short.allocations, long.allocations),
-            copying: each(short.copying, long.copying),
+        let (batches_short, batches_long) = self.batches();
+        let short = self.profile(batches_short, place).map_err(failed)?;
+        let long = self.profile(batches_long, place).map_err(failed)?;
+        let operations = ((batches_long - batches_short) * self.depth) as f64;
+        Ok(Sides {
+            client: Difference { short: short.client, long: long.client, operations },
+            server: Difference { short: short.server, long: long.server, operations },
         })
     }
 
-    fn profile(&self, batches: u64, place: &Place) -> Result<Profile> {
-        let path = place.folder.join("callgrind.out");
-        let mut tool = Command::new("valgrind");
-        tool.args(["--tool=callgrind", "--quiet"]);
-        tool.arg(format!("--callgrind-out-file={}", path.display()));
-        let text = self.run_under(tool, &path, batches, place)?;
-        callgrind::parse(&text).ok_or_else(|| "callgrind wrote no profile".to_owned())
+    fn profile(&self, batches: u64, place: &Place) -> Result<Sides<Profile>> {
+        let outputs =
+            Sides { client: place.folder.join("client.out"), server: place.folder.join("server.out") };
+        for path in [&outputs.client, &outputs.server] {
+            // What an earlier run left must not be taken for this one's.
+            if let Err(cause) = std::fs::remove_file(path)
+                && cause.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(format!("can't remove {}: {cause}", path.display()));
+            }
+        }
+        let server = Server::start_that_tells(&mut self.server(place, &outputs.server))?;
+        let client = child::output(&mut self.client(batches, &server.uri, place, &outputs.client), RUN_TIME);
+        // Its end writes the profile.
+        server.end();
+        client?;
+        Ok(Sides { client: read(&outputs.client)?, server: read(&outputs.server)? })
     }
 
-    fn system_calls(&self, batches: u64, place: &Place) -> Result<u64> {
-        let path = place.folder.join("strace.out");
-        let mut tool = Command::new("strace");
-        tool.args(["-f", "-c", "-o"]).arg(&path);
-        let text = self.run_under(tool, &path, batches, place)?;
-        total_calls(&text).ok_or_else(|| "strace wrote no table".to_owned())
+    fn server(&self, place: &Place, output: &Path) -> Command {
+        let mut server = place.under_callgrind("raio-server", output);
+        let export = match self.store {
+            "file" => format!("it={}", place.data().display()),
+            store => format!("it={store}:64M"),
+        };
+        let listen = match self.transport {
+            "shm" => format!("shm:///?socket={}", place.socket().display()),
+            transport => format!("{transport}://127.0.0.1:0"),
+        };
+        server.args(["--export", &export, "--listen", &listen, "--threads", "1", "--polling-us", "0"]);
+        server
     }
 
-    /// Runs server and client, the one that is counted under a tool, and returns what the tool wrote.
-    fn run_under(&self, tool: Command, output: &Path, batches: u64, place: &Place) -> Result<String> {
-        // What an earlier run left must not be taken for this one's.
-        if let Err(cause) = std::fs::remove_file(output)
-            && cause.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(format!("can't remove {}: {cause}", output.display()));
-        }
-        let ours = |name: &str| Command::new(place.release.join(name));
-        let (mut server, mut client) = (ours("raio-server"), ours("lockstep"));
-        match self.side {
-            Side::Client => client = under(tool, &client),
-            Side::Server => server = under(tool, &server),
-        }
-        self.server_arguments(&mut server, place);
-        let server = Server::start_that_tells(&mut server)?;
-        let path = if self.file { "/data" } else { "/null" };
-        client.arg(format!("{}{path}", server.uri.trim_end_matches('/')));
-        client.args(["--bs", &self.block_bytes.to_string(), "--depth", &self.depth.to_string()]);
-        client.args(["--batches", &batches.to_string()]);
+    fn client(&self, batches: u64, uri: &str, place: &Place, output: &Path) -> Command {
+        let uri = match self.transport {
+            "shm" => format!("shm:///it?socket={}", place.socket().display()),
+            _ => format!("{}/it", uri.trim_end_matches('/')),
+        };
+        let mut client = place.under_callgrind("lockstep", output);
+        client.arg(uri).args(["--bs", &self.block_bytes.to_string(), "--depth", &self.depth.to_string()]);
+        client.args(["--batches", &batches.to_string(), "--pause-us", &self.pause_us().to_string()]);
         if self.write {
             client.arg("--write");
         }
-        if self.side == Side::Client {
-            client.args(["--pause-us", PAUSE_US]);
+        client
+    }
+}
+
+impl Difference {
+    /// Counts per operation.
+    pub(crate) fn counts(&self) -> Counts {
+        let each = |get: fn(&Profile) -> u64| {
+            get(&self.long).saturating_sub(get(&self.short)) as f64 / self.operations
+        };
+        Counts {
+            instructions: each(|profile| profile.instructions),
+            system_calls: each(|profile| profile.system_calls),
+            clock_reads: each(|profile| profile.clock_reads),
+            allocations: each(|profile| profile.allocations),
+            copies: each(|profile| profile.copies),
+            copying: each(|profile| profile.copying),
         }
-        child::output(&mut client, RUN_TIME)?;
-        server.end();
-        std::fs::read_to_string(output).map_err(|cause| format!("can't read {}: {cause}", output.display()))
     }
 
-    fn server_arguments(&self, server: &mut Command, place: &Place) {
-        let data = place.folder.join("data.img");
-        server.args(["--export", "null=null:64M", "--export", &format!("data={}", data.display())]);
-        server.args(["--listen", "tcp://127.0.0.1:0", "--threads", "1", "--polling-us", "0"]);
+    /// Instructions per operation of each function, the most expensive first.
+    pub(crate) fn functions(&self) -> Vec<(String, f64)> {
+        self.each(|profile| profile.by_function.iter().map(|(name, cost)| (name.clone(), *cost)))
+    }
+
+    /// Calls of memcpy and its like per operation by each function, the most first.
+    pub(crate) fn copies(&self) -> Vec<(String, f64)> {
+        self.each(|profile| profile.copies_by_caller.iter().map(|(name, count)| (name.clone(), *count)))
+    }
+
+    /// Instructions per operation of each file, its name as `name` puts it, the most expensive first.
+    pub(crate) fn files(&self, name: fn(&str) -> String) -> Vec<(String, f64)> {
+        self.each(|profile| profile.by_file.iter().map(move |(path, cost)| (name(path), *cost)))
+    }
+
+    fn each<'a, I>(&'a self, costs: impl Fn(&'a Profile) -> I) -> Vec<(String, f64)>
+    where
+        I: Iterator<Item = (String, u64)>,
+    {
+        let mut sums = std::collections::HashMap::<String, f64>::new();
+        for (name, cost) in costs(&self.long) {
+            *sums.entry(name).or_default() += cost as f64 / self.operations;
+        }
+        for (name, cost) in costs(&self.short) {
+            *sums.entry(name).or_default() -= cost as f64 / self.operations;
+        }
+        let mut sorted: Vec<_> = sums.into_iter().collect();
+        sorted.sort_by(|(name, cost), (other_name, other)| other.total_cmp(cost).then(name.cmp(other_name)));
+        sorted
     }
 }
 
-/// A program, to be run by another one.
-fn under(mut tool: Command, program: &Command) -> Command {
-    tool.arg(program.get_program());
-    tool
-}
-
-/// The number of calls in the line `total` of `strace -c`: the column before `total`, or before the errors.
-fn total_calls(text: &str) -> Option<u64> {
-    let line = text.lines().rev().find(|line| line.trim_end().ends_with(" total"))?;
-    line.split_whitespace().nth(3)?.parse().ok()
-}
-
-/// Makes the folder and the file.
-pub(crate) fn prepare() -> Result<Place> {
-    let folder = work_folder("counts")?;
-    let data = folder.join("data.img");
-    std::fs::write(&data, vec![7_u8; 8 << 20])
-        .map_err(|cause| format!("can't write {}: {cause}", data.display()))?;
-    Ok(Place { release: crate::fio::target().join("release"), folder })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_total_of_strace_is_read() {
-        let text = "% time     seconds  usecs/call     calls    errors syscall\n\
-                    ------ ----------- ----------- --------- --------- ----------------\n \
-                    50.00    0.000100          10        10           read\n\
-                    ------ ----------- ----------- --------- --------- ----------------\n\
-                    100.00    0.000200          10        20         1 total\n";
-        assert_eq!(total_calls(text), Some(20));
-        let text = text.replace("        20         1 total", "        20           total");
-        assert_eq!(total_calls(&text), Some(20));
-        assert_eq!(total_calls(""), None);
+impl Place {
+    /// Makes the folder and the file.
+    pub(crate) fn prepare() -> Result<Place> {
+        let place = Place { release: crate::fio::target().join("release"), folder: work_folder("counts")? };
+        let data = place.data();
+        std::fs::write(&data, vec![7_u8; 8 << 20])
+            .map_err(|cause| format!("can't write {}: {cause}", data.display()))?;
+        Ok(place)
     }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data.img")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("shm.sock")
+    }
+
+    fn under_callgrind(&self, program: &str, output: &Path) -> Command {
+        let mut tool = Command::new("valgrind");
+        tool.args(["--tool=callgrind", "--quiet", "--collect-systime=yes"]);
+        tool.arg(format!("--callgrind-out-file={}", output.display())).arg(self.release.join(program));
+        tool
+    }
+}
+
+fn read(path: &Path) -> Result<Profile> {
+    let text =
+        std::fs::read_to_string(path).map_err(|cause| format!("can't read {}: {cause}", path.display()))?;
+    callgrind::parse(&text).ok_or_else(|| format!("callgrind wrote no profile to {}", path.display()))
 }
