@@ -61,7 +61,7 @@ impl Error {
         match self {
             Error::Name { .. } => Some(
                 "names are /HOST/PORT/PATH, the path with the export's name in front: /127.0.0.1/5555/data/file \
-                 (colons of an IPv6 address are written \\: for fio)",
+                 (colons of an IPv6 address are written \\: for fio), or shm\\:///PATH?socket=SOCKET for shared memory",
             ),
             Error::Missing { .. } => {
                 Some("give size= to have it laid out, or look at what is there with: raio ls")
@@ -93,7 +93,7 @@ fn remote_advice(error: &raio::Error) -> Option<&'static str> {
         raio::Error::Connect { .. } if errno == libc::ETIMEDOUT => {
             Some("is it a raio-server's port, and does a firewall let it through? (connect_timeout_ms)")
         }
-        raio::Error::Connect { .. } => Some("are host and port in the file's name right?"),
+        raio::Error::Connect { .. } => Some("are host and port, or the socket, in the file's name right?"),
         raio::Error::Incompatible { .. } => Some("use client and server of neighbouring versions"),
         raio::Error::Lost { .. } => {
             Some("look at the server's log; writes without an answer may be done or not")

@@ -38,8 +38,8 @@ pub fn lay_out(job: Job) -> Result<(), Error> {
 /// # Errors
 /// Those of the name, of connecting, and the server's; a file that is not there has none.
 pub fn find_size(job: Job, file: File) -> Result<(), Error> {
-    let place = Place::parse(&file.name())?;
     let mut links = Links::new(Settings::of(job)?);
+    let place = links.place(file)?;
     let size = size_now(&place, file, &mut links);
     links.close();
     file.set_size(size?.unwrap_or(0));
@@ -47,7 +47,7 @@ pub fn find_size(job: Job, file: File) -> Result<(), Error> {
 }
 
 fn lay_out_file(job: Job, index: usize, file: File, links: &mut Links) -> Result<(), Error> {
-    let place = Place::parse(&file.name())?;
+    let place = links.place(file)?;
     let found = size_now(&place, file, links)?;
     let size = found.unwrap_or(0);
     file.set_size(size);

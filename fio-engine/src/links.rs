@@ -1,6 +1,7 @@
 //! The connections of one job: one for each server that its files name.
 
 use crate::error::Error;
+use crate::fio::File;
 use crate::opening::OpenFile;
 use crate::options::Settings;
 use crate::place::{Place, Server};
@@ -30,6 +31,21 @@ pub struct Links {
 impl Links {
     pub fn new(settings: Settings) -> Links {
         Links { settings, links: Vec::new() }
+    }
+
+    /// Where a file is.
+    ///
+    /// # Errors
+    /// [`Error::Name`]; [`Error::Option`] where the job's transport is not the one that the name is made for.
+    pub fn place(&self, file: File) -> Result<Place, Error> {
+        let place = Place::parse(&file.name(), self.settings.socket.as_deref())?;
+        match place.server {
+            Server::Socket(_) if !self.settings.shares_memory() => {
+                let reason = "a server's socket is for shared memory: transport=shm, or auto";
+                Err(Error::Option { name: "transport", reason })
+            }
+            _ => Ok(place),
+        }
     }
 
     /// The number of the connection to a server, which is made if there is none.

@@ -3,7 +3,6 @@
 use crate::error::Error;
 use crate::fio::{self, File, Job, SIZE_UNKNOWN};
 use crate::links::Links;
-use crate::place::Place;
 use raio::Operation;
 use raio::proto::{Attributes, FileKind, Handle, OpenFlags};
 
@@ -23,7 +22,7 @@ pub struct OpenFile {
 /// # Errors
 /// Those of the name, of connecting, and the server's.
 pub fn open(job: Job, file: File, links: &mut Links) -> Result<(), Error> {
-    let place = Place::parse(&file.name())?;
+    let place = links.place(file)?;
     let open = links.open(&place, flags(job, file))?;
     let attributes = &open.attributes;
     if !matches!(attributes.kind(), FileKind::File | FileKind::BlockDevice | FileKind::CharacterDevice) {
@@ -65,7 +64,7 @@ pub fn close(file: File, links: &mut Links) -> Result<(), Error> {
 /// # Errors
 /// Those of the name, of connecting, and the server's.
 pub fn unlink(file: File, links: &mut Links) -> Result<(), Error> {
-    let place = Place::parse(&file.name())?;
+    let place = links.place(file)?;
     let unlink = Operation::Unlink { path: place.path.clone(), directory: false };
     links.call(&place, unlink).map(drop)
 }

@@ -19,6 +19,7 @@ pub struct Options {
     keepalive_ms: c_uint,
     connect_timeout_ms: c_uint,
     crc: c_uint,
+    socket: *mut c_char,
     key_file: *mut c_char,
 }
 
@@ -38,6 +39,8 @@ const REQUESTS_MIN: usize = 16;
 pub struct Settings {
     /// The uri scheme that stands for the transport.
     pub scheme: &'static str,
+    /// The socket of the server whose paths the files' names are.
+    pub socket: Option<String>,
     pub client: ClientOptions,
 }
 
@@ -51,7 +54,7 @@ impl Settings {
         let depth = job.depth().clamp(REQUESTS_MIN, usize::from(u16::MAX));
         client.requests_max = u16::try_from(depth).unwrap_or(u16::MAX);
         let Some(options) = job.options() else {
-            return Ok(Settings { scheme: TRANSPORTS[0].1, client });
+            return Ok(Settings { scheme: TRANSPORTS[0].1, socket: None, client });
         };
         // SAFETY: fio has made a structure of the size that the table says, filled it, and leaves it alone now.
         let options = unsafe { options.as_ref() };
@@ -59,6 +62,7 @@ impl Settings {
             let reason = "servers of this version know no keys, so it would protect nothing";
             return Err(Error::Option { name: "key_file", reason });
         }
+        let socket = text(options.socket).map_err(|reason| Error::Option { name: "socket", reason })?;
         client.polling_timeout = Duration::from_micros(options.polling_us.into());
         client.keepalive = Duration::from_millis(options.keepalive_ms.into());
         client.connect_timeout = Duration::from_millis(options.connect_timeout_ms.into());
@@ -68,7 +72,25 @@ impl Settings {
             // fio's names are made of host and port: the server found there says where its socket is.
             (scheme, client.transport) = ("raio", raio::Transport::Shm);
         }
-        Ok(Settings { scheme, client })
+        Ok(Settings { scheme, socket, client })
+    }
+
+    /// Whether a server may be reached by shared memory.
+    pub fn shares_memory(&self) -> bool {
+        self.scheme == "raio"
+    }
+}
+
+/// The text of an option, if it was given.
+fn text(value: *const c_char) -> Result<Option<String>, &'static str> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: fio keeps texts of options as strings of C, which end with a zero.
+    match unsafe { CStr::from_ptr(value) }.to_str() {
+        Ok("") => Err("it is empty"),
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err("it is not UTF-8"),
     }
 }
 
@@ -105,6 +127,15 @@ pub fn table() -> NonNull<sys::fio_option> {
                 c"Checksums (CRC-32C) over all that travels, if the server has them too",
                 offset_of!(Options, crc),
                 (0, 1, c"0"),
+            )
+        },
+        sys::fio_option {
+            type_: sys::fio_opt_type_FIO_OPT_STR_STORE,
+            ..option(
+                c"socket",
+                c"Socket",
+                c"Socket of a server on this host, for shared memory; names of files are paths at it then",
+                offset_of!(Options, socket),
             )
         },
         sys::fio_option {
@@ -186,7 +217,7 @@ mod tests {
                 at = at.add(1);
             }
         }
-        assert_eq!(offsets.len(), 6);
+        assert_eq!(offsets.len(), 7);
         assert!(offsets.iter().all(|offset| (1..OPTIONS_BYTES).contains(offset)), "{offsets:?}");
     }
 }

@@ -8,7 +8,6 @@ use crate::memory;
 use crate::opening::OpenFile;
 use crate::options::Settings;
 use crate::parts::{Ended, Parts};
-use crate::place::Place;
 use raio::engine::QUEUED_MAX;
 use raio::libxio::{Landing, Region};
 use raio::{Completion, Operation, Outcome};
@@ -63,7 +62,7 @@ impl State {
     pub fn connect(job: Job) -> Result<State, Error> {
         let mut links = Links::new(Settings::of(job)?);
         for file in job.files() {
-            links.reach(&Place::parse(&file.name())?.server)?;
+            links.reach(&links.place(file)?.server)?;
         }
         let list = || Vec::with_capacity(job.depth());
         Ok(State {

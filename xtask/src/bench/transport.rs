@@ -36,10 +36,14 @@ impl Transport {
     /// How fio names the file.
     pub(crate) fn fio_options(&self, uri: &str, path: &str) -> Vec<String> {
         let address = uri.split("://").nth(1).unwrap_or_default().trim_end_matches('/');
+        if self.name == "shm" {
+            let (place, parameters) = address.split_once('?').unwrap_or((address, ""));
+            let socket = parameters.split('&').find_map(|parameter| parameter.strip_prefix("socket="));
+            return vec![format!("--socket={}", socket.unwrap_or(place)), format!("--filename={path}")];
+        }
         match address.rsplit_once(':') {
-            Some((host, port)) if self.name == "tcp" => vec![format!("--filename=/{host}/{port}{path}")],
-            // fio splits names at colons.
-            _ => vec![format!("--filename={}", self.with_path(uri, path).replace(':', "\\:"))],
+            Some((host, port)) => vec![format!("--filename=/{host}/{port}{path}")],
+            None => vec![format!("--filename=/{address}{path}")],
         }
     }
 
@@ -68,5 +72,8 @@ mod tests {
         assert_eq!(shm.with_path("shm:///?socket=/x/y.sock", "/null"), "shm:///null?socket=/x/y.sock");
         assert_eq!(shm.with_path("shm:///x/y.sock", "/null"), "shm:///null?socket=/x/y.sock");
         assert_eq!(tcp.fio_options("tcp://127.0.0.1:7", "/null"), ["--filename=/127.0.0.1/7/null"]);
+        for uri in ["shm:///?socket=/x/y.sock", "shm:///x/y.sock"] {
+            assert_eq!(shm.fio_options(uri, "/null"), ["--socket=/x/y.sock", "--filename=/null"]);
+        }
     }
 }

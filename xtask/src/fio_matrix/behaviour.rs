@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
             }
             run(ground, "rw=read bs=64k iodepth=4 verify=pattern verify_pattern=0x00 verify_fatal=1")
                 .map(drop)
-        }),
+        }).and_shared(),
         Case::quick("trim: mixed with verified writes, threads and processes", |ground| {
             for threads in ["0", "1"] {
                 let line = format!("rw=randtrimwrite bs=16k size=4m iodepth=8 numjobs=2 thread={threads}");
@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
                 }
             }
             Ok(())
-        }),
+        }).and_shared_in_full(),
         Case::quick("flush: fsync, fdatasync, sync_file_range, end_fsync, fsync_on_close, sync=", |ground| {
             let ran = run(ground, "rw=write bs=4k size=1m iodepth=8 fsync=8")?;
             if ran.sum("sync/total_ios") < 30 {
@@ -47,7 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
                 run(ground, &format!("rw=randwrite bs=4k size=256k iodepth=4 verify=crc32c {line}"))?;
             }
             Ok(())
-        }),
+        }).and_shared_in_full(),
         Case::quick(
             "events: least and most, none waited for, batches, limits of rate and latency",
             |ground| {
@@ -67,15 +67,15 @@ pub(super) fn cases() -> Vec<Case> {
                 }
                 Ok(())
             },
-        ),
+        ).and_shared(),
         Case::quick("events: an I/O longer than the server's limit is done in parts", |ground| {
             let ran = run(ground, "rw=write bs=16m size=48m iodepth=2 verify=crc32c verify_fatal=1")?;
             ran.expect("write/io_bytes", 48 << 20)
-        }),
+        }).and_shared(),
         Case::quick("pauses longer than the keepalive do no harm", |ground| {
             let line = "rw=randrw bs=4k size=1m iodepth=2 keepalive_ms=400 thinktime=1300ms number_ios=4";
             run(ground, line).map(drop)
-        }),
+        }).and_shared_in_full(),
         Case::quick("jobs: a time limit, loops, one after the other", |ground| {
             let ran = run(ground, "rw=randread bs=4k size=4m iodepth=16 time_based=1 runtime=2")?;
             if ran.sum("read/total_ios") < 1024 {
@@ -88,7 +88,7 @@ pub(super) fn cases() -> Vec<Case> {
                  size=1m filename={second} thread=1"
             );
             ground.fio_well(&options(&line)).map(drop)
-        }),
+        }).and_shared_in_full(),
         Case::quick("servers: files of one job at two of them", |ground| {
             let other = ground.start_another()?;
             let names = format!("{}:{}", ground.name("here"), ground.name_at(other, "there"));
@@ -98,7 +98,7 @@ pub(super) fn cases() -> Vec<Case> {
                 ground.fio_well(&options(&line))?;
             }
             if ground.data().join("there").exists() { Ok(()) } else { Err("nothing is there".to_owned()) }
-        }),
+        }).and_shared(),
         Case::quick("names: an IPv6 address, a host's name, blanks and a colon in the path", |ground| {
             let server = ground.start("tcp://[::1]:0")?;
             let tail = ground.name("").splitn(4, '/').last().unwrap_or_default().to_owned();
@@ -114,11 +114,42 @@ pub(super) fn cases() -> Vec<Case> {
                 Err("the file is not there".to_owned())
             }
         }),
+        Case::quick("names: a socket, by uri and by option, relative and absolute", |ground| {
+            let socket = ground.data().join("raio.sock");
+            let _server = ground.start(&format!("shm://{}", socket.display()))?;
+            let folder = ground.data();
+            let case = folder.file_name().unwrap_or_default().display().to_string();
+            let path = format!("/data/{case}/file");
+            let short = format!("export/{case}/raio.sock");
+            let line = "rw=randrw bs=4k size=1m verify=crc32c";
+            for names in [
+                format!("filename=shm\\:///{path}?socket={}", socket.display()),
+                format!("filename=shm\\://{path}?socket={short}"),
+                format!("filename_format=shm://{path}.$jobnum?socket={short}"),
+                format!("socket={short} filename={path}"),
+                format!("socket={short} transport=shm filename={path}:{path}2"),
+            ] {
+                ground.fio_well(&options(&format!("{line} {names}")))?;
+            }
+            for file in ["file", "file.0", "file2"] {
+                if !ground.data().join(file).exists() {
+                    return Err(format!("{file} is not there"));
+                }
+            }
+            for (names, text) in [
+                (format!("socket={short} transport=tcp filename={path}"), "shared memory"),
+                (format!("filename=shm\\://{path}"), "the socket is missing"),
+                (format!("socket=/nowhere/x.sock filename={path}"), "No such file"),
+            ] {
+                ground.fio_badly(&options(&format!("{line} {names}")), &[text])?;
+            }
+            Ok(())
+        }),
         Case::quick("engine: loaded as external:PATH, and its help", |ground| {
             let library = ground.engine.library.display().to_string();
             run(ground, &format!("rw=randrw bs=4k size=1m verify=crc32c ioengine=external:{library}"))?;
             let ran = ground.fio(&options("enghelp=libraio"))?;
-            for option in ["transport", "polling_us", "keepalive_ms", "connect_timeout_ms", "crc", "key_file"]
+            for option in ["transport", "polling_us", "keepalive_ms", "connect_timeout_ms", "crc", "socket", "key_file"]
             {
                 if !ran.text.contains(option) {
                     return Err(format!("the help has no {option}:\n{}", ran.text));
@@ -135,12 +166,13 @@ pub(super) fn cases() -> Vec<Case> {
             let ran = ground.fio_well(&options(&format!("iodepth=4 read_iolog={log}")))?;
             // fio leaves the bytes of the last ones out of its sum, with every engine.
             ran.expect("write/total_ios", 256)
-        }),
+        }).and_shared_in_full(),
     ]
 }
 
 fn sample_jobs(ground: &mut Ground) -> Result<()> {
     let folder = crate::root().join("fio-engine/jobs");
+    let _shared = ground.start(&format!("shm://{}", ground.sample_socket().display()))?;
     let entries = fs::read_dir(&folder).map_err(|cause| format!("{}: {cause}", folder.display()))?;
     let mut count = 0;
     for entry in entries.flatten() {

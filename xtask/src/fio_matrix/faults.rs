@@ -20,26 +20,30 @@ pub(super) fn cases() -> Vec<Case> {
                 disturbed(ground, &line, "KILL", &["connection", "Connection reset"])?;
             }
             Ok(())
-        }),
+        })
+        .and_shared(),
         Case::quick("fault: a server that falls silent is given up after the keepalive", |ground| {
             let line = "rw=randrw bs=4k size=16m iodepth=32 keepalive_ms=1500";
             let result = disturbed(ground, line, "STOP", &["no answer for", "Connection timed out"]);
             // Else it could not be ended.
             ground.server()?.signal("CONT")?;
             result
-        }),
+        })
+        .and_shared(),
         Case::full("fault: a silent server, and nothing waited for", |ground| {
             let line = "rw=randread bs=4k size=16m iodepth=32 keepalive_ms=1500 iodepth_batch_complete_min=0";
             let result = disturbed(ground, line, "STOP", &["no answer for"]);
             ground.server()?.signal("CONT")?;
             result
-        }),
+        })
+        .and_shared(),
         Case::full("fault: one of two servers is killed", |ground| {
             let other = ground.start_another()?;
             let names = format!("{}:{}", ground.name("here"), ground.name_at(other, "there"));
             let line = format!("rw=randrw bs=4k size=16m iodepth=32 filename={names}");
             disturbed(ground, &line, "KILL", &["Connection reset"])
-        }),
+        })
+        .and_shared(),
         Case::quick("fault: nobody listens", |ground| {
             let listener = TcpListener::bind("127.0.0.1:0").map_err(|cause| cause.to_string())?;
             let port = listener.local_addr().map_err(|cause| cause.to_string())?.port();
@@ -80,7 +84,8 @@ pub(super) fn cases() -> Vec<Case> {
             ground
                 .fio_badly(&options(&format!("rw=randwrite bs=4k size=2m filename={name}")), &texts)
                 .map(drop)
-        }),
+        })
+        .and_shared(),
         Case::quick("fault: the server's user has no right", no_right),
         Case::quick("fault: options that can't be followed are refused", |ground| {
             let name = ground.name("file");
@@ -100,7 +105,8 @@ pub(super) fn cases() -> Vec<Case> {
             fs::write(ground.data().join("file"), vec![7; 1 << 20]).map_err(|cause| cause.to_string())?;
             let line = format!("rw=randread bs=1000 direct=1 size=100000 filename={}", ground.name("file"));
             ground.fio_badly(&options(&line), &["direct=1"]).map(drop)
-        }),
+        })
+        .and_shared_in_full(),
     ]
 }
 

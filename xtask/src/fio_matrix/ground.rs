@@ -17,20 +17,33 @@ const START_TIME: Duration = Duration::from_secs(20);
 /// No case's fio takes longer, hung servers included.
 pub(super) const FIO_TIME: Duration = Duration::from_secs(120);
 
+/// How fio reaches the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Network,
+    /// By a socket that names the memory.
+    SharedMemory,
+}
+
 /// Folder, server and fio.
 pub(super) struct Ground {
     pub(super) engine: Engine,
     home: TempDir,
+    by: By,
     /// The first is there in every case; others are of the case.
     servers: Vec<Server>,
     /// Names of the cases' folders.
     number: u32,
+    /// Sockets that servers have listened at.
+    number_of_sockets: u32,
 }
 
 /// A raio-server with the exports `data` (a folder), `ro` (the same, read-only), `null` and `memory`.
 pub(super) struct Server {
     running: Running,
+    /// 0 for one that is reached by its socket.
     pub(super) port: u16,
+    socket: PathBuf,
 }
 
 /// What fio did.
@@ -51,7 +64,13 @@ impl Ground {
             .prefix("fio-matrix-")
             .tempdir_in(&target)
             .map_err(|cause| format!("{}: {cause}", target.display()))?;
-        Ok(Ground { engine, home, servers: Vec::new(), number: 0 })
+        Ok(Ground { engine, home, by: By::Network, servers: Vec::new(), number: 0, number_of_sockets: 0 })
+    }
+
+    /// From now on cases reach their servers so.
+    pub(super) fn reach_by(&mut self, by: By) {
+        self.by = by;
+        self.servers.clear();
     }
 
     /// An empty folder and one server, for the next case.
@@ -90,12 +109,29 @@ impl Ground {
 
     /// As [`Ground::name`], at one of several servers.
     pub(super) fn name_at(&self, server: usize, file: &str) -> String {
-        format!("/127.0.0.1/{}/data/case{}/{file}", self.port_of(server), self.number)
+        self.place(server, &format!("data/case{}/{file}", self.number))
+    }
+
+    /// The socket that sample jobs are given.
+    pub(super) fn sample_socket(&self) -> PathBuf {
+        self.home.path().join("sample.sock")
     }
 
     /// A file's name at the read-only export.
     pub(super) fn read_only_name(&self, file: &str) -> String {
-        format!("/127.0.0.1/{}/ro/case{}/{file}", self.port(), self.number)
+        self.place(0, &format!("ro/case{}/{file}", self.number))
+    }
+
+    /// A path at a server, as a name for fio.
+    pub(super) fn place(&self, server: usize, path: &str) -> String {
+        match (self.by, self.servers.get(server)) {
+            (By::SharedMemory, Some(server)) => {
+                // From the folder that fio runs in: the name is short then.
+                let socket = server.socket.strip_prefix(self.home.path()).unwrap_or(&server.socket);
+                format!("shm\\:///{path}?socket={}", socket.display())
+            }
+            _ => format!("/127.0.0.1/{}/{path}", self.port_of(server)),
+        }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -112,7 +148,14 @@ impl Ground {
 
     /// Starts one more server over the same folder, and says its number.
     pub(super) fn start_another(&mut self) -> Result<usize> {
-        let server = self.start("tcp://127.0.0.1:0")?;
+        let server = match self.by {
+            By::Network => self.start("tcp://127.0.0.1:0")?,
+            By::SharedMemory => {
+                self.number_of_sockets += 1;
+                let socket = self.home.path().join(format!("{}.sock", self.number_of_sockets));
+                self.start(&format!("shm://{}", socket.display()))?
+            }
+        };
         self.servers.push(server);
         Ok(self.servers.len() - 1)
     }
@@ -126,9 +169,12 @@ impl Ground {
 
     /// Ends the server and starts it again at the same address.
     pub(super) fn restart(&mut self) -> Result<()> {
-        let port = self.port();
+        let listen = match self.by {
+            By::Network => format!("tcp://127.0.0.1:{}", self.port()),
+            By::SharedMemory => format!("shm://{}", self.server()?.socket.display()),
+        };
         self.server()?.running.end();
-        let server = self.start(&format!("tcp://127.0.0.1:{port}"))?;
+        let server = self.start(&listen)?;
         self.servers[0] = server;
         Ok(())
     }
@@ -174,6 +220,7 @@ impl Ground {
             command.env(name, value);
         }
         command.env("RAIO_EXPORT", format!("data/case{}", self.number));
+        command.env("RAIO_SOCKET", self.sample_socket());
         let mut running = Running::start(&mut command)?;
         let out = collect(running.child().stdout.take());
         let err = collect(running.child().stderr.take());
@@ -269,11 +316,14 @@ impl Server {
             let line = receiver
                 .recv_timeout(left)
                 .map_err(|_| "raio-server did not say that it listens".to_owned())?;
-            let port = line.strip_prefix("listening ").and_then(|uri| {
+            let Some(uri) = line.strip_prefix("listening ") else { continue };
+            if let Some(socket) = listen.strip_prefix("shm://") {
+                return Ok(Server { running, port: 0, socket: socket.into() });
+            }
+            if let Some(port) =
                 uri.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok())
-            });
-            if let Some(port) = port {
-                return Ok(Server { running, port });
+            {
+                return Ok(Server { running, port, socket: PathBuf::new() });
             }
         }
     }

@@ -14,7 +14,8 @@ pub(super) fn cases() -> Vec<Case> {
                 return Err(format!("the file has {} bytes, or blocks of zeros", bytes.len()));
             }
             Ok(())
-        }),
+        })
+        .and_shared(),
         Case::quick("layout: an existing file is used at its size, without size=", |ground| {
             fs::write(ground.data().join("file"), vec![7; 1 << 20]).map_err(|cause| cause.to_string())?;
             run(ground, "rw=read bs=64k iodepth=4")?.expect("read/io_bytes", 1 << 20)?;
@@ -45,14 +46,16 @@ pub(super) fn cases() -> Vec<Case> {
             let size =
                 fs::metadata(ground.data().join("range.0.1")).map_err(|cause| cause.to_string())?.len();
             if (64 << 10..=256 << 10).contains(&size) { Ok(()) } else { Err(format!("a size of {size}")) }
-        }),
+        })
+        .and_shared_in_full(),
         Case::quick("layout: unlink=1 removes the file", |ground| {
             run(ground, "rw=randrw bs=4k size=1m unlink=1")?;
             match ground.data().join("file").exists() {
                 true => Err("it is still there".to_owned()),
                 false => Ok(()),
             }
-        }),
+        })
+        .and_shared_in_full(),
         Case::quick("layout: a file that may not be made is not", |ground| {
             let name = vec![format!("filename={}", ground.name("file"))];
             let bad = [
@@ -72,24 +75,26 @@ pub(super) fn cases() -> Vec<Case> {
             let line = "rw=randrw bs=4k size=2m iodepth=8 numjobs=4 offset_increment=2m verify=crc32c";
             run(ground, line)?;
             expect_size(ground, "file", 8 << 20)
-        }),
+        })
+        .and_shared(),
         Case::quick("layout: sizes and offsets in per cent, devices of a fixed size", |ground| {
             fs::write(ground.data().join("file"), vec![7; 8 << 20]).map_err(|cause| cause.to_string())?;
             run(ground, "rw=read bs=64k size=50% offset=25%")?.expect("read/io_bytes", 4 << 20)?;
-            let port = ground.port();
-            let ran = ground.fio_well(&options(&format!(
-                "filename=/127.0.0.1/{port}/null rw=read bs=1m iodepth=16 runtime=20"
-            )))?;
+            let null = ground.place(0, "null");
+            let ran =
+                ground.fio_well(&options(&format!("filename={null} rw=read bs=1m iodepth=16 runtime=20")))?;
             ran.expect("read/io_bytes", 1 << 30)?;
-            let line =
-                format!("filename=/127.0.0.1/{port}/memory rw=randrw bs=4k size=8m iodepth=16 verify=crc32c");
+            let memory = ground.place(0, "memory");
+            let line = format!("filename={memory} rw=randrw bs=4k size=8m iodepth=16 verify=crc32c");
             ground.fio_well(&options(&line)).map(drop)
-        }),
+        })
+        .and_shared(),
         Case::full("layout: jobs that set up in parallel", |ground| {
             let line = "rw=randrw bs=4k size=2m iodepth=8 numjobs=4 create_serialize=0 verify=crc32c";
             let format = format!("filename_format={}", ground.name("file.$jobnum"));
             ground.fio_well(&[options(line), vec![format]].concat()).map(drop)
-        }),
+        })
+        .and_shared(),
     ]
 }
 

@@ -12,7 +12,7 @@ mod verify;
 
 use crate::fio::Engine;
 use crate::{Result, child, compile, fio};
-use ground::Ground;
+use ground::{By, Ground};
 use std::time::{Duration, Instant};
 
 /// Time for a release build of the server.
@@ -27,16 +27,28 @@ struct Case {
     name: String,
     /// Among those that every test run has.
     quick: bool,
+    /// Run by shared memory as well, and whether that is quick.
+    shared: Option<bool>,
     run: Box<Run>,
 }
 
 impl Case {
     fn quick(name: impl Into<String>, run: impl Fn(&mut Ground) -> Result<()> + 'static) -> Case {
-        Case { name: name.into(), quick: true, run: Box::new(run) }
+        Case { name: name.into(), quick: true, shared: None, run: Box::new(run) }
     }
 
     fn full(name: impl Into<String>, run: impl Fn(&mut Ground) -> Result<()> + 'static) -> Case {
-        Case { name: name.into(), quick: false, run: Box::new(run) }
+        Case { name: name.into(), quick: false, shared: None, run: Box::new(run) }
+    }
+
+    /// By shared memory as well, as quick as without.
+    fn and_shared(self) -> Case {
+        Case { shared: Some(self.quick), ..self }
+    }
+
+    /// By shared memory as well, in the full matrix.
+    fn and_shared_in_full(self) -> Case {
+        Case { shared: Some(false), ..self }
     }
 }
 
@@ -57,26 +69,37 @@ pub(crate) fn run_some(engine: &Engine, full: bool, only: &[String]) -> Result<(
     child::run(&mut compile::cargo(&build), BUILD_TIME)?;
     let mut ground = Ground::new(engine.clone())?;
     let cases = [verify::cases(), layout::cases(), behaviour::cases(), faults::cases()];
-    let wanted = |case: &Case| {
-        if only.is_empty() { case.quick || full } else { only.iter().any(|text| case.name.contains(text)) }
+    let wanted = |name: &str, quick: bool| {
+        if only.is_empty() { quick || full } else { only.iter().any(|text| name.contains(text)) }
     };
     let mut failed = Vec::new();
     let mut passed = 0;
     let begun = Instant::now();
-    for case in cases.into_iter().flatten().filter(wanted) {
-        let started = Instant::now();
-        let result = ground.prepare().and_then(|()| (case.run)(&mut ground));
-        let seconds = started.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => {
-                passed += 1;
-                println!("fio: ok      {seconds:5.1} s  {}", case.name);
+    for by in [By::Network, By::SharedMemory] {
+        ground.reach_by(by);
+        for case in cases.iter().flatten() {
+            let (name, quick) = match (by, case.shared) {
+                (By::Network, _) => (case.name.clone(), case.quick),
+                (By::SharedMemory, Some(quick)) => (format!("shm: {}", case.name), quick),
+                (By::SharedMemory, None) => continue,
+            };
+            if !wanted(&name, quick) {
+                continue;
             }
-            Err(sentence) => {
-                println!("fio: FAILED  {seconds:5.1} s  {}\n{sentence}", case.name);
-                failed.push(case.name);
-                // What a failed case did to the server is not the next one's fault.
-                ground.stop_servers();
+            let started = Instant::now();
+            let result = ground.prepare().and_then(|()| (case.run)(&mut ground));
+            let seconds = started.elapsed().as_secs_f64();
+            match result {
+                Ok(()) => {
+                    passed += 1;
+                    println!("fio: ok      {seconds:5.1} s  {name}");
+                }
+                Err(sentence) => {
+                    println!("fio: FAILED  {seconds:5.1} s  {name}\n{sentence}");
+                    failed.push(name);
+                    // What a failed case did to the server is not the next one's fault.
+                    ground.stop_servers();
+                }
             }
         }
     }

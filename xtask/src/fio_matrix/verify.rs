@@ -64,7 +64,8 @@ pub(super) fn cases() -> Vec<Case> {
         Case::quick(
             "verify: what was written is there after a restart of the server",
             after_restart("bs=4k direct=0"),
-        ),
+        )
+        .and_shared(),
         Case::full("verify: blocks written several times hold what was written last", |ground| {
             // Not randrw: without a map of blocks, fio 3.33 then reports errors with every engine (psync on a local file
             // at depth 1 too).
@@ -72,9 +73,11 @@ pub(super) fn cases() -> Vec<Case> {
                         serialize_overlap=1 norandommap=1";
             let format = format!("filename_format={}", ground.name("file.$jobnum"));
             ground.fio_well(&[options(line), vec![format]].concat()).map(drop)
-        }),
-        Case::full("verify: direct writes are there after a restart", after_restart("bs=64k direct=1")),
-        Case::full("verify: mixed blocks are there after a restart", after_restart(MIX)),
+        })
+        .and_shared(),
+        Case::full("verify: direct writes are there after a restart", after_restart("bs=64k direct=1"))
+            .and_shared(),
+        Case::full("verify: mixed blocks are there after a restart", after_restart(MIX)).and_shared(),
         Case::quick("verify: other checks than crc32c (md5, sha256, xxhash, pattern, meta)", |ground| {
             for check in
                 ["md5", "sha256", "xxhash", "pattern verify_pattern=0x5ca1ab1e", "crc32c verify_interval=512"]
@@ -85,7 +88,8 @@ pub(super) fn cases() -> Vec<Case> {
                 ground.fio_well(&all)?;
             }
             Ok(())
-        }),
+        })
+        .and_shared_in_full(),
         Case::quick("verify: a byte changed behind fio's back is found", |ground| {
             let line = "rw=write bs=4k size=1m iodepth=8 verify=crc32c verify_fatal=1";
             let mut all = options(line);
@@ -96,7 +100,8 @@ pub(super) fn cases() -> Vec<Case> {
             bytes[123_456] ^= 1;
             std::fs::write(&path, bytes).map_err(|cause| cause.to_string())?;
             ground.fio_badly(&[all, options("verify_only=1")].concat(), &["verify"]).map(drop)
-        }),
+        })
+        .and_shared(),
     ]);
     cases
 }
@@ -124,7 +129,8 @@ fn combination(combination: &'static Combination) -> Case {
         }
         Ok(())
     };
-    if quick { Case::quick(name, run) } else { Case::full(name, run) }
+    let case = if quick { Case::quick(name, run) } else { Case::full(name, run) };
+    if more.contains("transport=") { case } else { case.and_shared() }
 }
 
 /// Writes, restarts the server, and lets a second fio verify what it did not write.
