@@ -3,6 +3,7 @@
  *
  *     gcc -O2 examples/c/hello_world.c -I raio/include -L target/release -lraio -o hello_world
  *     LD_LIBRARY_PATH=target/release ./hello_world 127.0.0.1 5555 /data/hello.txt
+ *     LD_LIBRARY_PATH=target/release ./hello_world /run/raio.sock shm /data/hello.txt
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 #include <libraio.h>
 
@@ -74,27 +76,44 @@ failed:
 	return 1;
 }
 
-int main(int argc, char **argv)
+/* A session with a server at a host and port, or on this machine at a socket; -1 after a word about why not. */
+static int start(const char *host, const char *port)
 {
 	struct addrinfo hints, *server;
+	struct sockaddr_un local;
+	int fd;
 
+	if (host[0] == '/') {
+		/* Shared memory. */
+		memset(&local, 0, sizeof(local));
+		local.sun_family = AF_UNIX;
+		strncpy(local.sun_path, host, sizeof(local.sun_path) - 1);
+		fd = raio_start("shm", (struct sockaddr *)&local, sizeof(local));
+	} else {
+		memset(&hints, 0, sizeof(hints));
+		hints.ai_socktype = SOCK_STREAM;
+		int error = getaddrinfo(host, port, &hints, &server);
+		if (error) {
+			fprintf(stderr, "%s: %s\n", host, gai_strerror(error));
+			return -1;
+		}
+		fd = raio_start("tcp", server->ai_addr, server->ai_addrlen);
+		freeaddrinfo(server);
+	}
+	if (fd < 0)
+		fprintf(stderr, "%s %s: %s\n", host, port, strerror(errno));
+	return fd;
+}
+
+int main(int argc, char **argv)
+{
 	if (argc != 4) {
-		fprintf(stderr, "usage: %s HOST PORT PATH\n", argv[0]);
+		fprintf(stderr, "usage: %s HOST PORT PATH, or %s SOCKET shm PATH\n", argv[0], argv[0]);
 		return 2;
 	}
-	memset(&hints, 0, sizeof(hints));
-	hints.ai_socktype = SOCK_STREAM;
-	int error = getaddrinfo(argv[1], argv[2], &hints, &server);
-	if (error) {
-		fprintf(stderr, "%s: %s\n", argv[1], gai_strerror(error));
+	int fd = start(argv[1], argv[2]);
+	if (fd < 0)
 		return 1;
-	}
-	int fd = raio_start("tcp", server->ai_addr, server->ai_addrlen);
-	freeaddrinfo(server);
-	if (fd < 0) {
-		fprintf(stderr, "%s port %s: %s\n", argv[1], argv[2], strerror(errno));
-		return 1;
-	}
 	int outcome = greet(fd, argv[3]);
 	/* Frees all that is left of the session. */
 	raio_stop(fd);

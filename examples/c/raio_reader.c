@@ -4,6 +4,7 @@
  *
  *     gcc -O2 examples/c/raio_reader.c -I raio/include -L target/release -lraio -o raio_reader
  *     LD_LIBRARY_PATH=target/release ./raio_reader 127.0.0.1 5555 /data/big.img [BLOCK [DEPTH [ROUNDS]]]
+ *     LD_LIBRARY_PATH=target/release ./raio_reader /run/raio.sock shm /data/big.img [BLOCK [DEPTH [ROUNDS]]]
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 
 #include <libraio.h>
@@ -46,12 +48,19 @@ static uint64_t sum_of(const unsigned char *bytes, size_t length, uint64_t offse
 	return sum;
 }
 
+/* Where the server is: by the network, or on this machine by shared memory. */
+struct place {
+	const char *transport;
+	struct sockaddr_storage address;
+	socklen_t length;
+};
+
 /* Reads the file once; 0 when all went well. */
-static int read_file(const struct addrinfo *server, const char *path, size_t block, int depth)
+static int read_file(const struct place *server, const char *path, size_t block, int depth)
 {
 	raio_context_t ctx;
 	struct stat64 stat;
-	int fd = raio_start("tcp", server->ai_addr, server->ai_addrlen);
+	int fd = raio_start(server->transport, (const struct sockaddr *)&server->address, server->length);
 
 	if (fd < 0)
 		return failed("raio_start", errno);
@@ -122,12 +131,40 @@ static int read_file(const struct addrinfo *server, const char *path, size_t blo
 	return 0;
 }
 
+/* Finds out where a server is; 0 when all went well. */
+static int find(struct place *server, const char *host, const char *port)
+{
+	struct addrinfo hints, *found;
+
+	memset(server, 0, sizeof(*server));
+	if (host[0] == '/') {
+		struct sockaddr_un *local = (struct sockaddr_un *)&server->address;
+		local->sun_family = AF_UNIX;
+		strncpy(local->sun_path, host, sizeof(local->sun_path) - 1);
+		server->transport = "shm";
+		server->length = sizeof(*local);
+		return 0;
+	}
+	memset(&hints, 0, sizeof(hints));
+	hints.ai_socktype = SOCK_STREAM;
+	int error = getaddrinfo(host, port, &hints, &found);
+	if (error) {
+		fprintf(stderr, "%s: %s\n", host, gai_strerror(error));
+		return 1;
+	}
+	server->transport = "tcp";
+	memcpy(&server->address, found->ai_addr, found->ai_addrlen);
+	server->length = found->ai_addrlen;
+	freeaddrinfo(found);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	struct addrinfo hints, *server;
+	struct place server;
 
 	if (argc < 4 || argc > 7) {
-		fprintf(stderr, "usage: %s HOST PORT PATH [BLOCK [DEPTH [ROUNDS]]]\n", argv[0]);
+		fprintf(stderr, "usage: %s HOST PORT | SOCKET shm  PATH [BLOCK [DEPTH [ROUNDS]]]\n", argv[0]);
 		return 2;
 	}
 	size_t block = argc > 4 ? strtoul(argv[4], NULL, 0) : 1 << 20;
@@ -137,16 +174,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "BLOCK, DEPTH and ROUNDS are numbers from 1\n");
 		return 2;
 	}
-	memset(&hints, 0, sizeof(hints));
-	hints.ai_socktype = SOCK_STREAM;
-	int error = getaddrinfo(argv[1], argv[2], &hints, &server);
-	if (error) {
-		fprintf(stderr, "%s: %s\n", argv[1], gai_strerror(error));
+	if (find(&server, argv[1], argv[2]))
 		return 1;
-	}
 	int outcome = 0;
 	for (int i = 0; i < rounds && outcome == 0; i++)
-		outcome = read_file(server, argv[3], block, depth);
-	freeaddrinfo(server);
+		outcome = read_file(&server, argv[3], block, depth);
 	return outcome;
 }

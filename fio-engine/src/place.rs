@@ -167,7 +167,7 @@ mod tests {
         for (name, socket, part) in [
             ("shm:///data", None, "socket"),
             ("shm:///data?socket=", None, "socket"),
-            ("shm://data?socket=/x", None, "slashes"),
+            ("shm://data/x?socket=/x", None, "slashes"),
             ("shm:///?socket=/x", None, "path"),
             ("shm:///%zz?socket=/x", None, "uri"),
             ("data/x", Some("/x"), "slash"),

@@ -8,6 +8,7 @@ mod support;
 
 use c_program::{Program, library, source};
 use rustix::process::Signal;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::{Server, ServerProcess, Watchdog, watchdog};
@@ -40,19 +41,49 @@ fn server() -> Server {
     server
 }
 
-/// Runs a program against a server of its own.
-fn run(name: &'static str, more: &[&str]) -> String {
-    let _watchdog = minutes();
-    let server = server();
-    let (host, port) = host_and_port(&server.uri("/"));
-    Program::compile(name).run(&[&[host.as_str(), &port], more].concat())
+/// How a program reaches its server.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Tcp,
+    /// Host and port, and the best transport that is found there: shared memory.
+    Auto,
+    Socket,
+    AutoSocket,
 }
 
-/// The same under memcheck.
-fn check(name: &'static str, more: &[&str]) {
+const EVERY_WAY: [By; 4] = [By::Tcp, By::Auto, By::Socket, By::AutoSocket];
+
+impl By {
+    /// A program's first arguments.
+    fn arguments(self, uri: &str, socket: &Path) -> [String; 2] {
+        let (host, port) = host_and_port(uri);
+        let socket = socket.display().to_string();
+        match self {
+            By::Tcp => [host, port],
+            By::Auto => [host, format!("auto:{port}")],
+            By::Socket => [socket, "shm".to_owned()],
+            By::AutoSocket => [socket, "auto".to_owned()],
+        }
+    }
+}
+
+/// Runs a program against a server of its own, by every transport.
+fn run(name: &'static str, more: &[&str]) {
+    let _watchdog = minutes();
+    let program = Program::compile(name);
+    for by in EVERY_WAY {
+        let server = server();
+        let [host, port] = by.arguments(&server.uri("/"), &server.socket());
+        println!("{by:?}");
+        program.run(&[&[host.as_str(), &port], more].concat());
+    }
+}
+
+/// By one transport, under memcheck.
+fn check(name: &'static str, by: By, more: &[&str]) {
     let _watchdog = minutes();
     let server = server();
-    let (host, port) = host_and_port(&server.uri("/"));
+    let [host, port] = by.arguments(&server.uri("/"), &server.socket());
     Program::compile(name).start_checked(&[&[host.as_str(), &port], more].concat(), &[]).end();
 }
 
@@ -116,7 +147,7 @@ fn every_function_refuses_what_is_wrong() {
 
 #[test]
 fn every_function_refuses_what_is_wrong_under_memcheck() {
-    check("tests/c/arguments.c", &[]);
+    check("tests/c/arguments.c", By::Tcp, &[]);
 }
 
 #[test]
@@ -126,7 +157,7 @@ fn flush_discard_vectors_names_and_long_requests() {
 
 #[test]
 fn flush_discard_vectors_names_and_long_requests_under_memcheck() {
-    check("tests/c/additions.c", &[]);
+    check("tests/c/additions.c", By::Tcp, &[]);
 }
 
 #[test]
@@ -136,7 +167,7 @@ fn a_thousand_reads_of_a_megabyte_at_once() {
 
 #[test]
 fn buffers_of_the_library_under_memcheck() {
-    check("tests/c/depth.c", &["small"]);
+    check("tests/c/depth.c", By::Tcp, &["small"]);
 }
 
 #[test]
@@ -146,7 +177,14 @@ fn what_an_fio_engine_does() {
 
 #[test]
 fn what_an_fio_engine_does_under_memcheck() {
-    check("tests/c/job.c", &[]);
+    check("tests/c/job.c", By::Tcp, &[]);
+}
+
+#[test]
+fn shared_memory_under_memcheck() {
+    check("tests/c/arguments.c", By::Socket, &[]);
+    check("tests/c/job.c", By::Auto, &[]);
+    check("tests/c/wakeups.c", By::Socket, &["few"]);
 }
 
 #[test]
@@ -161,19 +199,21 @@ fn waiting_on_eventfds_and_descriptors() {
 
 #[test]
 fn waiting_on_eventfds_and_descriptors_under_memcheck() {
-    check("tests/c/wakeups.c", &["few"]);
+    check("tests/c/wakeups.c", By::Tcp, &["few"]);
 }
 
 /// What each way of waiting must make of a server that got this signal with requests on their way.
-fn lose(signal: Signal, word: &str) {
+fn lose(by: By, signal: Signal, word: &str) {
     let _watchdog = minutes();
     let program = Program::compile("tests/c/lost.c");
     for way in ["getevents", "eventfd", "poll"] {
         let server = ServerProcess::start();
-        let (host, port) = host_and_port(&server.uri("/"));
+        let [host, port] = by.arguments(&server.uri("/"), &server.socket());
         let mut run = program.start(&[host.as_str(), &port, word, way], &[("RAIO_KEEPALIVE_MS", "1000")]);
         run.meet("open");
-        if signal == Signal::STOP {
+        // By shared memory everything is answered at once, unless nobody is awake; TCP holds less than is asked for.
+        if signal == Signal::STOP || matches!(by, By::Socket) {
+            let signal = Signal::STOP;
             server.signal(signal);
         }
         run.go_on();
@@ -189,20 +229,39 @@ fn lose(signal: Signal, word: &str) {
 
 #[test]
 fn a_killed_server_ends_each_request_once() {
-    lose(Signal::KILL, "reset");
+    lose(By::Tcp, Signal::KILL, "reset");
+}
+
+#[test]
+fn a_killed_server_ends_each_request_once_by_shared_memory() {
+    lose(By::Socket, Signal::KILL, "reset");
 }
 
 #[test]
 fn a_stopped_server_ends_each_request_within_the_keepalive_time() {
-    lose(Signal::STOP, "timedout");
+    lose(By::Tcp, Signal::STOP, "timedout");
+}
+
+#[test]
+fn a_stopped_server_ends_each_request_within_the_keepalive_time_by_shared_memory() {
+    lose(By::Socket, Signal::STOP, "timedout");
 }
 
 #[test]
 fn thinking_costs_nothing_and_no_call_waits_for_ever() {
+    think(By::Tcp);
+}
+
+#[test]
+fn thinking_costs_nothing_by_shared_memory() {
+    think(By::Socket);
+}
+
+fn think(by: By) {
     let _watchdog = minutes();
     let server = ServerProcess::start();
     std::fs::write(server.directory.path().join("file"), noise(4096)).unwrap();
-    let (host, port) = host_and_port(&server.uri("/"));
+    let [host, port] = by.arguments(&server.uri("/"), &server.socket());
     let second = [("RAIO_KEEPALIVE_MS", "1000"), ("RAIO_CONNECT_TIMEOUT_MS", "1000")];
     let mut run = Program::compile("tests/c/patience.c").start(&[&host, &port], &second);
     run.meet("stop");
@@ -219,10 +278,20 @@ fn the_reader_reads_any_block_size_over_and_over() {
     let _watchdog = minutes();
     let server = server();
     std::fs::write(server.path("odd"), noise((3 << 20) + 77)).unwrap();
-    let (host, port) = host_and_port(&server.uri("/"));
     let reader = Program::compile("../examples/c/raio_reader.c");
-    for block in ["512", "4096", "100000", "1048576", "5000000"] {
-        let output = reader.run(&[host.as_str(), &port, "/data/odd", block, "1024", "4"]);
+    let (host, port) = host_and_port(&server.uri("/"));
+    let socket = server.socket().display().to_string();
+    for (host, port, block) in [
+        (&host, port.as_str(), "512"),
+        (&host, &port, "4096"),
+        (&host, &port, "100000"),
+        (&host, &port, "1048576"),
+        (&host, &port, "5000000"),
+        (&socket, "shm", "4096"),
+        (&socket, "shm", "1048576"),
+        (&socket, "shm", "5000000"),
+    ] {
+        let output = reader.run(&[host.as_str(), port, "/data/odd", block, "1024", "4"]);
         let lines: Vec<_> = output.lines().map(|line| line.split(',').take(2).collect::<Vec<_>>()).collect();
         assert!(lines.len() == 4 && lines.iter().all(|line| *line == lines[0]), "{output}");
         assert_eq!(lines[0][0], format!("{} bytes", (3 << 20) + 77));
@@ -235,8 +304,12 @@ fn hello_world_in_c_writes_and_reads_back() {
     let server = server();
     let (host, port) = host_and_port(&server.uri("/"));
     let hello = Program::compile("../examples/c/hello_world.c");
-    assert_eq!(hello.run(&[host.as_str(), &port, "/data/hello.txt"]), "hello, world\n");
-    assert_eq!(std::fs::read(server.path("hello.txt")).unwrap(), b"hello, world\n");
+    let socket = server.socket().display().to_string();
+    for (host, port) in [(host.as_str(), port.as_str()), (&socket, "shm")] {
+        assert_eq!(hello.run(&[host, port, "/data/hello.txt"]), "hello, world\n");
+        assert_eq!(std::fs::read(server.path("hello.txt")).unwrap(), b"hello, world\n");
+        std::fs::remove_file(server.path("hello.txt")).unwrap();
+    }
 }
 
 #[test]

@@ -86,14 +86,20 @@ pub(super) fn make<T>(
 ) -> Result<(T, Descriptors), Errno> {
     let mut list = list();
     let made = make()?;
+    let numbers = add(&mut list, descriptors(&made));
+    Ok((made, Descriptors { numbers }))
+}
+
+/// Lists descriptors; those that are open.
+fn add(list: &mut Vec<Listed>, descriptors: Vec<RawFd>) -> Vec<RawFd> {
     let mut numbers = Vec::new();
-    for fd in descriptors(&made) {
+    for fd in descriptors {
         if let Some((device, inode)) = identity(fd) {
             list.push(Listed { fd, device, inode });
             numbers.push(fd);
         }
     }
-    Ok((made, Descriptors { numbers }))
+    numbers
 }
 
 /// Descriptors on the list.
@@ -103,6 +109,14 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
+    /// Their owner has others now. (A child that another thread makes between their making and this call keeps them
+    /// open: they are closed when it ends, or begins another program.)
+    pub(super) fn renew(&mut self, descriptors: impl Iterator<Item = RawFd>) {
+        let mut list = list();
+        list.retain(|listed| !self.numbers.contains(&listed.fd));
+        self.numbers = add(&mut list, descriptors.collect());
+    }
+
     /// Drops their owner, which closes them, and takes them off the list, as one step.
     pub(super) fn close_with<T>(self, owner: T) {
         let mut list = list();

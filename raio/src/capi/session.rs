@@ -42,9 +42,11 @@ impl Session {
     pub(super) fn start(uri: &Uri) -> Result<Session, Errno> {
         let options = ClientOptions::from_env();
         let begin = || Ok(Engine::begin(uri, &options)?);
-        let (mut engine, descriptors) = fork::make(begin, |engine| engine.descriptors().collect())?;
+        let (mut engine, mut descriptors) = fork::make(begin, |engine| engine.descriptors().collect())?;
         // The messaging layer keeps the time limit; this one is for a fault there.
         let outcome = engine.poll(Some(options.connect_timeout + Duration::from_secs(1)));
+        // It may have moved to another transport.
+        descriptors.renew(engine.descriptors());
         let failure = match (engine.lost(), outcome) {
             (Some(error), _) => Some(error.clone()),
             (None, Err(error)) => Some(error),

@@ -1,7 +1,40 @@
 /* Every function with what must be refused: NULL, stale, wrong, too much, out of order. */
+#include <stddef.h>
+
 #include "check.h"
 
-static void sessions(void)
+static void sockets(void)
+{
+	struct sockaddr_un address = socket_address();
+	struct sockaddr *any = (struct sockaddr *)&address;
+	struct sockaddr_in host;
+
+	FAILS(raio_start(NULL, any, sizeof(address)), EFAULT);
+	FAILS(raio_start("shm", NULL, sizeof(address)), EFAULT);
+	FAILS(raio_start("shm", any, 0), EINVAL);
+	FAILS(raio_start("shm", any, sizeof(sa_family_t)), EINVAL);
+	FAILS(raio_start("tcp", any, sizeof(address)), EAFNOSUPPORT);
+	FAILS(raio_start("rdma", any, sizeof(address)), EAFNOSUPPORT);
+	memset(&host, 0, sizeof(host));
+	host.sin_family = AF_INET;
+	FAILS(raio_start("shm", (struct sockaddr *)&host, sizeof(host)), EAFNOSUPPORT);
+	/* Its length may leave out what is zero. */
+	int fd = raio_start("shm", any, offsetof(struct sockaddr_un, sun_path) + strlen(address.sun_path));
+	CHECK(fd >= 10);
+	EQUAL(raio_stop(fd), 0);
+	strcat(address.sun_path, "-missing");
+	FAILS(raio_start("shm", any, sizeof(address)), ENOENT);
+	FAILS(raio_start("auto", any, sizeof(address)), ENOENT);
+	address.sun_path[0] = 0;
+	FAILS(raio_start("shm", any, sizeof(address)), EINVAL);
+	/* As long as it can be, and a zero at its end: valgrind looks for one. */
+	memset(address.sun_path, 'x', sizeof(address.sun_path) - 1);
+	address.sun_path[0] = '/';
+	address.sun_path[sizeof(address.sun_path) - 1] = 0;
+	FAILS(raio_start("shm", any, sizeof(address)), ENOENT);
+}
+
+static void hosts(void)
 {
 	struct sockaddr_in address = server_address();
 	struct sockaddr *any = (struct sockaddr *)&address;
@@ -20,7 +53,10 @@ static void sessions(void)
 	/* Nobody listens at port 1. */
 	address.sin_port = htons(1);
 	FAILS(raio_start("tcp", any, sizeof(address)), ECONNREFUSED);
+}
 
+static void sessions(void)
+{
 	FAILS(raio_stop(-1), EINVAL);
 	FAILS(raio_stop(0), EINVAL);
 	FAILS(raio_stop(1000000), EINVAL);
@@ -252,6 +288,10 @@ static void memory(const char *path)
 int main(int argc, char **argv)
 {
 	SERVER_FROM_ARGUMENTS(argc, argv);
+	if (by_socket())
+		sockets();
+	else
+		hosts();
 	sessions();
 	files("/data/file");
 	contexts("/data/file");

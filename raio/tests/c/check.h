@@ -13,8 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,7 +50,25 @@
 		EQUAL(errno, number); \
 	} while (0)
 
+/* HOST PORT, HOST auto:PORT, or the path of a socket and the transport for it. */
 static char *server_host, *server_port;
+static const char *server_transport;
+
+static inline int by_socket(void)
+{
+	return server_host[0] == '/';
+}
+
+static inline struct sockaddr_un socket_address(void)
+{
+	struct sockaddr_un address;
+
+	memset(&address, 0, sizeof(address));
+	address.sun_family = AF_UNIX;
+	CHECK(strlen(server_host) < sizeof(address.sun_path));
+	strcpy(address.sun_path, server_host);
+	return address;
+}
 
 static inline struct sockaddr_in server_address(void)
 {
@@ -63,15 +83,18 @@ static inline struct sockaddr_in server_address(void)
 
 static inline int try_session(const char *transport)
 {
+	if (by_socket()) {
+		struct sockaddr_un address = socket_address();
+		return raio_start(transport, (struct sockaddr *)&address, sizeof(address));
+	}
 	struct sockaddr_in address = server_address();
-
 	return raio_start(transport, (struct sockaddr *)&address, sizeof(address));
 }
 
 /* A session at the server of the test. */
 static inline int session(void)
 {
-	int fd = try_session("tcp");
+	int fd = try_session(server_transport);
 
 	CHECK(fd >= 10);
 	return fd;
@@ -156,11 +179,18 @@ static inline double seconds(void)
 #define SERVER_FROM_ARGUMENTS(argc, argv) \
 	do { \
 		if ((argc) < 3) { \
-			fprintf(stderr, "usage: %s HOST PORT\n", (argv)[0]); \
+			fprintf(stderr, "usage: %s HOST [auto:]PORT | SOCKET shm|auto\n", (argv)[0]); \
 			return 2; \
 		} \
 		server_host = (argv)[1]; \
 		server_port = (argv)[2]; \
+		server_transport = "tcp"; \
+		if (by_socket()) { \
+			server_transport = server_port; \
+		} else if (strncmp(server_port, "auto:", 5) == 0) { \
+			server_transport = "auto"; \
+			server_port += 5; \
+		} \
 	} while (0)
 
 #endif

@@ -64,7 +64,7 @@ int main(int argc, char **argv)
 	meet("stop");
 	EQUAL(submit_one(cut, &iocb), 1);
 	double start = seconds();
-	FAILS(try_session("tcp"), ETIMEDOUT);
+	FAILS(try_session(server_transport), ETIMEDOUT);
 	FAILS(raio_open(idle, "/data/file", O_RDONLY), ETIMEDOUT);
 	FAILS(raio_fstat(looked, &stat), ETIMEDOUT);
 	EQUAL(raio_stop(idle), 0);

@@ -14,9 +14,15 @@ pub struct Server {
     running: Option<Running>,
     pub directory: TempDir,
     address: String,
+    sockets: TempDir,
 }
 
-pub fn config(directory: &Path) -> Config {
+/// The name of a server's socket in its folder of sockets.
+const SOCKET: &str = "raio.sock";
+
+/// A server of a directory, at a port and at a socket in a folder of its own.
+pub fn config(directory: &Path, sockets: &Path) -> Config {
+    let socket = sockets.join(SOCKET);
     let path = directory.display();
     let exports = [
         format!("data={path}"),
@@ -25,7 +31,9 @@ pub fn config(directory: &Path) -> Config {
         "null=null:1G".to_owned(),
     ];
     Config {
-        listen: vec![raio_server::parse_listen("tcp://127.0.0.1:0").unwrap()],
+        listen: ["tcp://127.0.0.1:0", &format!("shm://{}", socket.display())]
+            .map(|text| raio_server::parse_listen(text).unwrap())
+            .to_vec(),
         exports: exports.iter().map(|text| ExportConfig::parse(text).unwrap()).collect(),
         threads: 1,
         ..Config::default()
@@ -35,10 +43,16 @@ pub fn config(directory: &Path) -> Config {
 impl Server {
     pub fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let running = raio_server::start(config(directory.path())).unwrap();
+        let sockets = tempfile::tempdir().unwrap();
+        let running = raio_server::start(config(directory.path(), sockets.path())).unwrap();
         let uri = &running.uris()[0];
         let address = format!("{}:{}", uri.host(), uri.port());
-        Server { running: Some(running), directory, address }
+        Server { running: Some(running), directory, address, sockets }
+    }
+
+    /// The socket for shared memory.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.path().join(SOCKET)
     }
 
     /// `tcp://127.0.0.1:PORT` and the path.
@@ -81,6 +95,8 @@ pub fn noise(length: usize) -> Vec<u8> {
 
 /// Set for the process that is to be a server: the directory that it exports.
 const SERVE: &str = "RAIO_TEST_SERVE";
+/// And the folder of its socket.
+const SERVE_SOCKETS: &str = "RAIO_TEST_SERVE_SOCKETS";
 
 /// A server in a process of its own. A test program that uses it has a test that is called `serve` and calls
 /// [`serve_if_asked`].
@@ -88,14 +104,16 @@ pub struct ServerProcess {
     child: Child,
     pub directory: TempDir,
     address: String,
+    sockets: TempDir,
 }
 
 impl ServerProcess {
     pub fn start() -> ServerProcess {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, sockets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["serve", "--exact", "--nocapture", "--test-threads=1"])
             .env(SERVE, directory.path())
+            .env(SERVE_SOCKETS, sockets.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -103,7 +121,12 @@ impl ServerProcess {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.map(Result::unwrap).find(|line| line.contains("listening tcp://")).expect("a line");
         let address = line.split("tcp://").nth(1).unwrap().trim_end_matches('/').to_owned();
-        ServerProcess { child, directory, address }
+        ServerProcess { child, directory, address, sockets }
+    }
+
+    /// The socket for shared memory.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.path().join(SOCKET)
     }
 
     pub fn uri(&self, path: &str) -> String {
@@ -130,7 +153,8 @@ impl Drop for ServerProcess {
 /// In the process that is to be a server: serves until standard input ends, that is, as long as the test lives.
 pub fn serve_if_asked() {
     let Some(directory) = std::env::var_os(SERVE) else { return };
-    let running = raio_server::start(config(Path::new(&directory))).unwrap();
+    let sockets = std::env::var_os(SERVE_SOCKETS).unwrap();
+    let running = raio_server::start(config(Path::new(&directory), Path::new(&sockets))).unwrap();
     println!("listening {}", running.uris()[0]);
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     running.stop();
