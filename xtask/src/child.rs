@@ -126,6 +126,17 @@ pub(crate) fn run_interactive(command: &mut Command) -> Result<()> {
     succeeded(&line, status)
 }
 
+/// Voluntary context switches of all programs that have ended and were waited for.
+pub(crate) fn switches_so_far() -> u64 {
+    // SAFETY: a structure of numbers, for which zeros are values, and a plain system call that fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    u64::try_from(usage.ru_nvcsw).unwrap_or(0)
+}
+
 /// The command line, for messages.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

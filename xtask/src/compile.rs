@@ -27,12 +27,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Builds what users run: the binaries and libraries in target/release.
 pub(crate) fn release() -> Result<()> {
-    child::run(&mut cargo(&["build", "--release", "--quiet"]), BUILD_TIME)
+    child::run(&mut cargo(&["build", "--release"]), BUILD_TIME)
 }
 
 /// Builds certain binaries of the release, with the same settings.
 pub(crate) fn programs(names: &[&str]) -> Result<()> {
-    let mut build = cargo(&["build", "--release", "--quiet"]);
+    let mut build = cargo(&["build", "--release"]);
     for name in names {
         build.args(["--bin", name]);
     }

@@ -6,7 +6,7 @@
 #![deny(unsafe_code)]
 
 mod bench;
-#[expect(unsafe_code, reason = "a hook between fork and exec; it says why it is sound")]
+#[expect(unsafe_code, reason = "a hook between fork and exec, and system calls; each says why it is sound")]
 mod child;
 mod compile;
 mod counts;

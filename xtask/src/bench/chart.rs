@@ -63,7 +63,11 @@ fn of_curve(curve: &Curve) -> Option<Chart> {
     let work = first.work.describe();
     let title = match curve.axis {
         Axis::Depth => format!("Rate against depth: {}", without(&work, ", depth ")),
-        Axis::Block => format!("Bandwidth against block size: depth {}, cached file", first.work.depth),
+        Axis::Block => {
+            let rest =
+                work.split_once(' ').and_then(|(_, rest)| rest.split_once(' ')).map_or("", |(_, rest)| rest);
+            format!("Bandwidth against block size: {rest}")
+        }
         Axis::Jobs => format!("Scaling with connections: {work} each"),
     };
     let value = json!({

@@ -5,14 +5,14 @@ use super::measured::Measured;
 use super::place::{CLIENT_CORE, Place, SERVER_CORE, Server, free_port, pinned};
 use super::transport::Transport;
 use super::work::{Polling, Store, Work};
-use crate::Result;
+use crate::{Result, child};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Size of null devices, and how much of them is used: as large as the file, so that offsets are alike.
 const NULL_SIZE: &str = "256M";
-/// Microseconds for a side that polls all the time.
-const ALWAYS_US: &str = "10000000";
+/// Microseconds for a side that polls all the time: no wait is so long, and fio's engine takes no more.
+const ALWAYS_US: &str = "1000000";
 
 /// Somebody who can do the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,13 @@ impl Contender {
         }
     }
 
+    /// Whether it is fio with our engine.
+    pub(crate) fn is_engine(self) -> bool {
+        matches!(self, Contender::Engine(_))
+    }
+
     /// Whether it has what the work needs.
-    pub(crate) fn can_do(self, work: &Work, place: &Place) -> bool {
+    pub(crate) fn can_do(self, work: &Work) -> bool {
         match self {
             Contender::Nbdkit => !work.direct,
             Contender::QemuNbd | Contender::Local => work.store == Store::File,
@@ -56,14 +61,20 @@ impl Contender {
                     && work.direction != super::work::Direction::Mix
             }
             Contender::Raio(_) => true,
-            Contender::Engine(_) => place.engine.is_some(),
+            Contender::Engine(_) => true,
         }
     }
 
     /// The commands, for the record.
     pub(crate) fn commands(self, work: &Work, place: &Place) -> Vec<String> {
         let plan = self.plan(work, place, 10_809);
-        let uri = plan.server.as_ref().map_or(String::new(), |_| "tcp://127.0.0.1:10809/".to_owned());
+        let uri = match self {
+            // The port that the server says, in place of the one that it chooses.
+            Contender::Raio(transport) | Contender::Engine(transport) => {
+                transport.listen(place).replace(":0", ":10809")
+            }
+            _ => String::new(),
+        };
         let client = (plan.client)(&uri);
         plan.server.iter().chain([&client]).map(show).collect()
     }
@@ -82,7 +93,10 @@ impl Contender {
         };
         let uri = server.as_ref().map_or("", |server| server.uri.as_str());
         let before = server.as_ref().map_or((0.0, 0.0), Server::usage);
+        let switches_before = child::switches_so_far();
         let text = place.client(&mut client(uri))?;
+        // The server has not been waited for yet.
+        let switches = child::switches_so_far() - switches_before;
         let after = server.as_ref().map_or((0.0, 0.0), Server::usage);
         if let Some(server) = server {
             server.end();
@@ -91,6 +105,10 @@ impl Contender {
         let operations = (measured.rate * place.seconds).max(1.0);
         measured.server_cpu_ns = (after.0 - before.0) / operations;
         measured.server_switches = (after.1 - before.1) / operations;
+        // fio tells them itself, without those of its start.
+        if measured.client_switches == 0.0 {
+            measured.client_switches = switches as f64 / operations;
+        }
         Ok(measured)
     }
 
@@ -150,7 +168,7 @@ struct Plan<'a> {
 fn show(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
     let variables = variables.map(|(name, value)| format!("{}={}", name.display(), value.display()));
-    variables.chain([crate::child::line(command)]).collect::<Vec<_>>().join(" ")
+    variables.chain([child::line(command)]).collect::<Vec<_>>().join(" ")
 }
 
 /// The path of the store on a raio-server.

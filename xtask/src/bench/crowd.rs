@@ -2,6 +2,7 @@
 
 use super::measured::{Figure, Measured};
 use super::place::{CLIENT_CORE, Place, SERVER_CORE, Server};
+use super::progress::Progress;
 use super::rounds::{Ratio, median, median_of};
 use super::target::{Limit, Verdict};
 use super::transport::Transport;
@@ -16,6 +17,8 @@ use std::time::Duration;
 /// Numbers of connections that are measured, each with one read in flight.
 const COUNTS: &[u32] = &[1, 10, 100, 1000, 10_000];
 const COUNTS_QUICK: &[u32] = &[10, 1000];
+/// Those that a target is about.
+const JUDGED: &[u32] = &[10, 1000];
 /// Idle connections.
 const IDLE: u32 = 10_000;
 const IDLE_QUICK: u32 = 1000;
@@ -34,6 +37,7 @@ pub(crate) struct Crowd {
     idle: Vec<(u32, f64)>,
     /// A small client's reads beside a large one.
     beside: Vec<Measured>,
+    has_run: bool,
     pub(crate) failures: Vec<String>,
 }
 
@@ -45,51 +49,53 @@ impl Crowd {
             rates: counts.iter().map(|count| (*count, Vec::new())).collect(),
             idle: Vec::new(),
             beside: Vec::new(),
+            has_run: false,
             failures: Vec::new(),
         }
     }
 
-    /// Runs a round.
-    pub(crate) fn run(&mut self, place: &Place, quick: bool) {
+    /// Runs that the first round has, and the others.
+    pub(crate) fn runs(&self) -> (usize, usize) {
+        let judged = self.rates.iter().filter(|(count, _)| JUDGED.contains(count)).count();
+        (self.rates.len() + 2, judged + 1)
+    }
+
+    /// Runs a round. What no target is held against is measured in the first one only.
+    pub(crate) fn run(&mut self, place: &Place, quick: bool, progress: &mut Progress) {
         let transport = self.transport;
+        let who = format!("raio {}", transport.name);
+        let is_first = !std::mem::replace(&mut self.has_run, true);
         for (count, rounds) in &mut self.rates {
+            if !is_first && !JUDGED.contains(count) {
+                continue;
+            }
+            let what = format!("{count} connections");
             match rate(transport, *count, place) {
                 Ok(measured) => {
-                    println!(
-                        "  raio {:19} {:52} {:>10.0}/s  p50 {:>8.1} us",
-                        transport.name,
-                        format!("{count} connections"),
-                        measured.rate,
-                        measured.p50_ns / 1e3
-                    );
+                    progress.measured(&who, &what, &measured);
                     rounds.push(measured);
                 }
-                Err(sentence) => {
-                    fail(&mut self.failures, format!("{}, {count} connections: {sentence}", transport.name))
-                }
+                Err(sentence) => fail(&mut self.failures, progress, &who, &what, &sentence),
             }
         }
-        if self.idle.is_empty() {
+        if is_first {
             let count = if quick { IDLE_QUICK } else { IDLE };
+            let what = format!("{count} idle connections");
             match idle(transport, count, place) {
                 Ok(bytes) => {
-                    println!("  raio {:19} {count} idle connections: {bytes:.0} bytes each", transport.name);
+                    progress.found(&who, &format!("{what}: {bytes:.0} bytes each"));
                     self.idle.push((count, bytes));
                 }
-                Err(sentence) => {
-                    fail(&mut self.failures, format!("{}, idle connections: {sentence}", transport.name))
-                }
+                Err(sentence) => fail(&mut self.failures, progress, &who, &what, &sentence),
             }
         }
+        let what = "4 KiB reads beside 1,024 of 1 MiB";
         match beside(transport, place) {
             Ok(measured) => {
-                let p99 = measured.p99_ns / 1e6;
-                println!("  raio {:19} 4 KiB reads beside 1,024 of 1 MiB: p99 {p99:.2} ms", transport.name);
+                progress.found(&who, &format!("{what}: p99 {:.2} ms", measured.p99_ns / 1e6));
                 self.beside.push(measured);
             }
-            Err(sentence) => {
-                fail(&mut self.failures, format!("{}, beside a large client: {sentence}", transport.name))
-            }
+            Err(sentence) => fail(&mut self.failures, progress, &who, what, &sentence),
         }
     }
 
@@ -173,9 +179,9 @@ impl Crowd {
 }
 
 /// Says it, and keeps it for the report.
-fn fail(failures: &mut Vec<String>, sentence: String) {
-    println!("  {sentence}");
-    failures.push(sentence);
+fn fail(failures: &mut Vec<String>, progress: &mut Progress, who: &str, what: &str, sentence: &str) {
+    progress.failed(who, what, sentence);
+    failures.push(format!("{who}, {what}: {sentence}"));
 }
 
 fn server(transport: &Transport, place: &Place) -> Result<(Server, String)> {

@@ -2,7 +2,10 @@
 
 use super::measured::{Figure, Measured};
 use super::place::Place;
+use super::progress::Progress;
+use super::report;
 use super::rounds::{Ratio, median_of};
+use super::row::FAILURES_MAX;
 use super::talker::{Exchange, Talker};
 use super::target::{Limit, Verdict};
 use super::transport::TRANSPORTS;
@@ -21,6 +24,7 @@ struct Entry {
     talker: Talker,
     rounds: Vec<Measured>,
     failure: Option<String>,
+    failures: u32,
 }
 
 /// All exchanges; libxio may have transports that the file server does not offer yet.
@@ -30,31 +34,33 @@ pub(crate) fn talks() -> Vec<Talk> {
     let talkers: Vec<Talker> = ours.chain(others).collect();
     let talk = |exchange: Exchange| {
         let able = talkers.iter().filter(|talker| talker.can_do(exchange));
-        let entries =
-            able.map(|talker| Entry { talker: *talker, rounds: Vec::new(), failure: None }).collect();
+        let entries = able
+            .map(|talker| Entry { talker: *talker, rounds: Vec::new(), failure: None, failures: 0 })
+            .collect();
         Talk { exchange, entries }
     };
     Exchange::ALL.map(talk).into()
 }
 
 impl Talk {
-    /// Runs a round; who fails is left out from then on.
-    pub(crate) fn run(&mut self, place: &Place) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.failure.is_none()) {
+    /// Runs that a round has.
+    pub(crate) fn runs(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Runs a round; who fails again is left out from then on.
+    pub(crate) fn run(&mut self, place: &Place, progress: &mut Progress) {
+        let what = self.exchange.describe();
+        for entry in self.entries.iter_mut().filter(|entry| entry.failures < FAILURES_MAX) {
             match entry.talker.measure(self.exchange, place) {
                 Ok(measured) => {
-                    println!(
-                        "  {:24} {:52} {:>10.0}/s  p50 {:>8.2} us",
-                        entry.talker.name(),
-                        self.exchange.describe(),
-                        measured.rate,
-                        measured.p50_ns / 1e3
-                    );
+                    progress.measured(&entry.talker.name(), what, &measured);
                     entry.rounds.push(measured);
                 }
                 Err(sentence) => {
-                    println!("  {}: {}: {sentence}", entry.talker.name(), self.exchange.describe());
+                    progress.failed(&entry.talker.name(), what, &sentence);
                     entry.failure = Some(sentence);
+                    entry.failures += 1;
                 }
             }
         }
@@ -86,9 +92,8 @@ impl Talk {
         let root = format!("{}/", crate::root().display());
         for entry in &self.entries {
             let name = entry.talker.name();
-            if let Some(failure) = &entry.failure {
-                let sentence = failure.lines().next().unwrap_or_default().replace('|', "\\|");
-                let _ = writeln!(text, "| {name} | failed: {sentence} | | | | | |");
+            if let (Some(failure), true) = (&entry.failure, entry.rounds.is_empty()) {
+                let _ = writeln!(text, "| {name} | failed: {} | | | | | |", report::reason(failure));
                 continue;
             }
             let get = |figure| median_of(&entry.rounds, figure).unwrap_or(0.0);

@@ -11,34 +11,34 @@ mod measured;
 mod message;
 mod place;
 mod plan;
+mod progress;
 mod report;
 mod rounds;
 mod row;
+mod schedule;
 mod talker;
 mod target;
 mod transport;
 mod work;
 
-use crate::{Common, Result, compile, counts, packages, root};
+use crate::{Common, Result, counts, packages, root};
 use clap::Args;
 use crowd::Crowd;
 pub(crate) use measured::Measured;
 use message::Talk;
 use place::Place;
 pub(crate) use place::{Server, work_folder};
-use plan::Curve;
 use report::Report;
-use row::Row;
+use schedule::Schedule;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use transport::{TRANSPORTS, Transport};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time for everything but building, in the long and in the quick form.
 const TIME: Duration = Duration::from_secs(14 * 60);
 const TIME_QUICK: Duration = Duration::from_secs(170);
 /// Seconds of one run.
-const SECONDS: f64 = 1.5;
-const SECONDS_QUICK: f64 = 0.5;
+const SECONDS: f64 = 0.8;
+const SECONDS_QUICK: f64 = 0.25;
 /// Rounds, from which medians and spreads come.
 const ROUNDS: u32 = 5;
 
@@ -75,86 +75,51 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         let Arguments { write, profile, only, .. } = arguments;
         return counts::run(&counts::Options { write: *write, profile: *profile, only: only.as_deref() });
     }
-    packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
-    compile::release()?;
-    let engine = crate::fio::build();
-    let started = Instant::now();
-    let deadline = started + if arguments.quick { TIME_QUICK } else { TIME };
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { SECONDS_QUICK } else { SECONDS });
     if !(0.05..=60.0).contains(&seconds) {
         return Err(format!("--seconds {seconds}: expected 0.05 to 60"));
     }
-    let mut notes = notes(engine.as_ref().err());
-    let place = Place::prepare(seconds, engine.ok().map(|engine| engine.folder))?;
-    let transports: Vec<&'static Transport> =
-        TRANSPORTS.iter().filter(|transport| transport.is_there(&place)).collect();
-    if transports.is_empty() {
-        return Err("raio-server listens on none of our transports; does it start by hand?".to_owned());
-    }
-    let machine = machine::describe();
-    let wanted = |row: &Row| arguments.only.as_ref().is_none_or(|text| row.work.describe().contains(text));
-    let mut rows = plan::rows(&transports, &place, arguments.quick);
-    rows.retain(wanted);
-    let mut curves = plan::curves(&transports, &place, arguments.quick);
-    curves.iter_mut().for_each(|curve| curve.rows.retain(wanted));
-    curves.retain(|curve| !curve.rows.is_empty());
-    // Messages and crowds are not rows of work: a wish for certain rows leaves them out, but under their own names.
-    let with = |name: &str| arguments.only.as_ref().is_none_or(|text| text == name);
-    let mut talks = if with("messages") { message::talks() } else { Vec::new() };
-    let mut crowds: Vec<Crowd> = if with("connections") {
-        transports.iter().map(|transport| Crowd::new(transport, arguments.quick)).collect()
-    } else {
-        Vec::new()
-    };
-    let curves_time = estimate(&curves, seconds);
-    let mut done = 0;
-    let mut longest = Duration::ZERO;
-    while done < arguments.rounds && (done == 0 || Instant::now() + longest + curves_time < deadline) {
-        println!("round {} of {}", done + 1, arguments.rounds);
-        let begun = Instant::now();
-        rows.iter_mut().for_each(|row| row.run(&place));
-        talks.iter_mut().for_each(|talk| talk.run(&place));
-        crowds.iter_mut().for_each(|crowd| crowd.run(&place, arguments.quick));
-        longest = longest.max(begun.elapsed());
-        done += 1;
-    }
-    if done < arguments.rounds {
-        notes.push(format!("Time was over after {done} of {} rounds.", arguments.rounds));
-    }
-    notes.extend(crowds.iter().flat_map(|crowd| &crowd.failures).cloned());
-    println!("curves");
-    for row in curves.iter_mut().flat_map(|curve| &mut curve.rows) {
-        if Instant::now() > deadline {
-            notes.push(format!("Time was over before: {}.", row.work.describe()));
-            continue;
-        }
-        row.run(&place);
-    }
-    notes.push(format!("{done} rounds of {seconds} s each; {} s in all.", started.elapsed().as_secs()));
-    let charts = chart::charts(&rows, &curves, &crowds);
-    let mut targets = target::judge_storage(&rows);
-    targets.extend(message::judge(&talks));
+    println!("Looking for what has to be installed");
+    packages::ensure(&[packages::BUILD, contender::PACKAGES].concat(), common)?;
+    let mut schedule = Schedule::make(arguments)?;
+    let mut place = Place::prepare(seconds)?;
+    let mut notes = schedule.build(&mut place)?;
+    notes.extend(busy());
+    notes.iter().for_each(|note| println!("{note}"));
+    let limit = if arguments.quick { TIME_QUICK } else { TIME };
+    notes.extend(schedule.measure(&mut place, arguments, limit));
+    report(&schedule, notes, arguments, &place)
+}
+
+/// Judges, tells, draws and keeps.
+fn report(schedule: &Schedule, notes: Vec<String>, arguments: &Arguments, place: &Place) -> Result<()> {
+    let Schedule { rows, curves, talks, crowds, .. } = schedule;
+    let charts = chart::charts(rows, curves, crowds);
+    let mut targets = target::judge_storage(rows);
+    targets.extend(message::judge(talks));
     targets.extend(crowds.iter().flat_map(Crowd::judge));
     let crowd_tables: String = crowds.iter().map(Crowd::table).collect();
     let report = Report {
-        machine,
+        machine: machine::describe(),
         versions: machine::versions(contender::PROGRAMS),
         notes,
-        floor: target::judge_floor(&rows),
+        floor: target::judge_floor(rows),
         targets,
-        rows: &rows,
-        curves: &curves,
+        rows,
+        curves,
         charts: &charts,
-        sections: vec![message::section(&talks, &place), ("Many connections".to_owned(), crowd_tables)],
+        sections: vec![message::section(talks, place), ("Many connections".to_owned(), crowd_tables)],
     };
-    report::print_verdicts("Floor", &report.floor);
-    report::print_verdicts("Targets", &report.targets);
-    let kept = keep(&report, &talks, &crowds, &place)?;
+    // Of a part of the rows only what was measured.
+    let is_part = arguments.only.is_some();
+    report::print_verdicts("Floor", &report.floor, is_part);
+    report::print_verdicts("Targets", &report.targets, is_part);
+    let kept = keep(&report, talks, crowds, place)?;
     println!("\nkept in {}", contender::relative(&kept).display());
     if arguments.only.is_none() {
-        charts.iter().try_for_each(|chart| chart.draw(&place))?;
+        charts.iter().try_for_each(|chart| chart.draw(place))?;
         let path = root().join("bench").join("RESULTS.md");
-        std::fs::write(&path, report.markdown(&place))
+        std::fs::write(&path, report.markdown(place))
             .map_err(|cause| format!("can't write {}: {cause}", path.display()))?;
         println!("written: {}", contender::relative(&path).display());
     }
@@ -162,27 +127,11 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 }
 
 /// What makes the figures worth less, said before measuring.
-fn notes(no_engine: Option<&String>) -> Vec<String> {
-    let mut notes = Vec::new();
+fn busy() -> Option<String> {
     let load = machine::load();
-    if load > machine::LOAD_MAX {
-        notes.push(format!(
-            "The machine was busy with other things (load {load}): only the ratios say something."
-        ));
-    }
-    if let Some(reason) = no_engine {
-        notes.push(format!("fio with our engine was left out: {reason}"));
-    }
-    notes.iter().for_each(|note| println!("{note}"));
-    notes
-}
-
-/// What the curves will take.
-fn estimate(curves: &[Curve], seconds: f64) -> Duration {
-    /// Starting and ending programs.
-    const OVERHEAD_SECONDS: f64 = 0.7;
-    let runs = curves.iter().flat_map(|curve| &curve.rows).map(|row| row.entries.len()).sum::<usize>();
-    Duration::from_secs_f64(runs as f64 * (seconds + OVERHEAD_SECONDS))
+    (load > machine::LOAD_MAX).then(|| {
+        format!("The machine was busy with other things (load {load}): only the ratios say something.")
+    })
 }
 
 /// Keeps every figure, and the medians as `raio bench compare` reads them.

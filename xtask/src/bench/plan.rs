@@ -1,7 +1,6 @@
 //! Which rows there are: those that targets are held against, and curves.
 
 use super::contender::Contender::{self, Engine, Local, Minimal, Nbdkit, QemuNbd, Raio};
-use super::place::Place;
 use super::row::Row;
 use super::transport::Transport;
 use super::work::{Direction, Polling, Store, Work};
@@ -26,7 +25,7 @@ pub(crate) const FLOOR_RATE: Work = READS_FILE.polling(Polling::Default);
 pub(crate) const FLOOR_LATENCY: Work = Work::read(4 * KIB, 1, Store::File).polling(Polling::Default);
 
 /// Rows that are run in rounds.
-pub(crate) fn rows(transports: &[&'static Transport], place: &Place, quick: bool) -> Vec<Row> {
+pub(crate) fn rows(transports: &[&'static Transport], quick: bool) -> Vec<Row> {
     let ours = |others: &[Contender]| -> Vec<Contender> {
         transports.iter().copied().map(Raio).chain(others.iter().copied()).collect()
     };
@@ -60,7 +59,7 @@ pub(crate) fn rows(transports: &[&'static Transport], place: &Place, quick: bool
             (READS_FILE.direction(Direction::Write), ours(&[Minimal, Local, Nbdkit])),
         ]);
     }
-    let row = |(work, contenders): (Work, Vec<Contender>)| Row::new(work, &contenders, place);
+    let row = |(work, contenders): (Work, Vec<Contender>)| Row::new(work, &contenders);
     rows.into_iter().map(row).filter(|row| !row.entries.is_empty()).collect()
 }
 
@@ -81,14 +80,14 @@ pub(crate) struct Curve {
 }
 
 /// The curves.
-pub(crate) fn curves(transports: &[&'static Transport], place: &Place, quick: bool) -> Vec<Curve> {
+pub(crate) fn curves(transports: &[&'static Transport], quick: bool) -> Vec<Curve> {
     let ours = |others: &[Contender]| -> Vec<Contender> {
         transports.iter().copied().map(Raio).chain(others.iter().copied()).collect()
     };
     let curve = |name, axis, works: Vec<Work>, contenders: Vec<Contender>| Curve {
         name,
         axis,
-        rows: works.into_iter().map(|work| Row::new(work, &contenders, place)).collect(),
+        rows: works.into_iter().map(|work| Row::new(work, &contenders)).collect(),
     };
     let depths: &[u32] = if quick { &[1, 8, 32, 128] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256] };
     let blocks: &[u32] =
@@ -100,10 +99,18 @@ pub(crate) fn curves(transports: &[&'static Transport], place: &Place, quick: bo
         curve("block", Axis::Block, blocks.iter().map(block).collect(), ours(&[Minimal, Nbdkit, Local])),
     ];
     if !quick {
+        let file = |depth| Work { depth, ..READS_FILE };
+        let write = |block_bytes| Work { block_bytes, depth: 16, ..READS_FILE.direction(Direction::Write) };
+        let direct = |depth| Work { depth, ..FLOOR_RATE.direct() };
+        let direct_write = |depth| direct(depth).direction(Direction::Write);
         let jobs = [1, 2, 4, 8].map(|jobs| READS_DEFAULT.jobs(jobs));
-        let direct = [1, 4, 32].map(|depth| Work { depth, ..FLOOR_RATE.direct() });
-        curves.push(curve("jobs", Axis::Jobs, jobs.to_vec(), ours(&[Nbdkit])));
-        curves.push(curve("direct", Axis::Depth, direct.to_vec(), ours(&[Local, QemuNbd])));
+        curves.extend([
+            curve("depth-file", Axis::Depth, [1, 4, 16, 64, 256].map(file).into(), ours(&[Local])),
+            curve("block-write", Axis::Block, [512, 4096, 65_536, MIB].map(write).into(), ours(&[Local])),
+            curve("jobs", Axis::Jobs, jobs.into(), ours(&[Nbdkit])),
+            curve("direct", Axis::Depth, [1, 4, 32].map(direct).into(), ours(&[Local, QemuNbd])),
+            curve("direct-write", Axis::Depth, [1, 32].map(direct_write).into(), ours(&[Local])),
+        ]);
     }
     curves
 }

@@ -81,9 +81,8 @@ impl Report<'_> {
         let first = row.entries.first().map(|entry| entry.contender);
         for entry in &row.entries {
             let name = entry.contender.name();
-            if let Some(failure) = &entry.failure {
-                let sentence = failure.lines().next().unwrap_or_default().replace('|', "\\|");
-                let _ = writeln!(text, "| {name} | failed: {sentence} | | | | | | | |");
+            if let (Some(failure), true) = (&entry.failure, entry.rounds.is_empty()) {
+                let _ = writeln!(text, "| {name} | failed: {} | | | | | | | |", reason(failure));
                 continue;
             }
             let get = |figure: fn(&super::measured::Measured) -> f64| {
@@ -126,6 +125,12 @@ impl Report<'_> {
     }
 }
 
+/// What a program that failed said for it, in a cell of a table: its last line. The command is in the line before all.
+pub(crate) fn reason(failure: &str) -> String {
+    let line = failure.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.trim().replace('|', "\\|")
+}
+
 fn section(text: &mut String, title: &str) {
     let _ = write!(text, "\n## {title}\n\n");
 }
@@ -162,10 +167,13 @@ fn curve_table(text: &mut String, curve: &Curve) {
     text.push('\n');
 }
 
-/// The verdicts for the terminal.
-pub(crate) fn print_verdicts(title: &str, verdicts: &[Verdict]) {
+/// The verdicts for the terminal, of a run of a part without those that nothing was measured for.
+pub(crate) fn print_verdicts(title: &str, verdicts: &[Verdict], is_part: bool) {
     println!("\n{title}");
     for Verdict { what, target, found, reached } in verdicts {
+        if is_part && found.is_none() {
+            continue;
+        }
         let word = match (found, reached) {
             (None, _) => "not measured",
             (Some(_), true) => "reached",

@@ -3,10 +3,13 @@
 use super::contender::Contender;
 use super::measured::{Figure, Measured};
 use super::place::Place;
+use super::progress::Progress;
 use super::rounds::{Ratio, median_of};
 use super::work::Work;
 use serde_json::{Value, json};
-use std::time::Instant;
+
+/// Failures after which a contender is left out: one alone may be a moment's.
+pub(crate) const FAILURES_MAX: u32 = 2;
 
 /// The same work, done by several.
 #[derive(Debug)]
@@ -20,42 +23,42 @@ pub(crate) struct Row {
 pub(crate) struct Entry {
     pub(crate) contender: Contender,
     pub(crate) rounds: Vec<Measured>,
-    /// Why it was left out, if it was.
+    /// Why it failed, the last time that it did.
     pub(crate) failure: Option<String>,
+    pub(crate) failures: u32,
 }
 
 impl Row {
     /// Of those contenders that can do the work.
-    pub(crate) fn new(work: Work, contenders: &[Contender], place: &Place) -> Row {
-        let able = contenders.iter().filter(|contender| contender.can_do(&work, place));
+    pub(crate) fn new(work: Work, contenders: &[Contender]) -> Row {
+        let able = contenders.iter().filter(|contender| contender.can_do(&work));
         let entries = able
-            .map(|contender| Entry { contender: *contender, rounds: Vec::new(), failure: None })
+            .map(|contender| Entry { contender: *contender, rounds: Vec::new(), failure: None, failures: 0 })
             .collect();
         Row { work, entries }
     }
 
-    /// Runs a round. A contender that fails is left out from then on, and the reason kept.
-    pub(crate) fn run(&mut self, place: &Place) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.failure.is_none()) {
-            let started = Instant::now();
+    /// Runs a round. A contender that fails again is left out from then on, and the reason kept.
+    pub(crate) fn run(&mut self, place: &Place, progress: &mut Progress) {
+        let what = self.work.describe();
+        for entry in self.entries.iter_mut().filter(|entry| entry.failures < FAILURES_MAX) {
             match entry.contender.measure(&self.work, place) {
                 Ok(measured) => {
-                    println!(
-                        "  {:24} {:52} {:>10.0}/s  p50 {:>8.1} us  ({:.1} s)",
-                        entry.contender.name(),
-                        self.work.describe(),
-                        measured.rate,
-                        measured.p50_ns / 1e3,
-                        started.elapsed().as_secs_f64()
-                    );
+                    progress.measured(&entry.contender.name(), &what, &measured);
                     entry.rounds.push(measured);
                 }
                 Err(sentence) => {
-                    println!("  {}: {}: {sentence}", entry.contender.name(), self.work.describe());
+                    progress.failed(&entry.contender.name(), &what, &sentence);
                     entry.failure = Some(sentence);
+                    entry.failures += 1;
                 }
             }
         }
+    }
+
+    /// Leaves a contender out.
+    pub(crate) fn leave_out(&mut self, is_meant: impl Fn(Contender) -> bool) {
+        self.entries.retain(|entry| !is_meant(entry.contender));
     }
 
     /// What a contender reached, where it took part.

@@ -84,6 +84,8 @@ impl Verdict {
         unit: &str,
     ) -> Verdict {
         let want = want.map_or(String::new(), |want| format!(" [{want}]"));
+        // As it is shown: a start's few context switches make no 1.00 of it.
+        let found = found.map(|found| (found * 100.0).round() / 100.0);
         Verdict {
             what,
             target: format!("{}{want}", must.show(unit)),
@@ -200,7 +202,7 @@ mod tests {
         let rounds = |rates: [f64; 3]| {
             rates.iter().map(|rate| Measured { rate: *rate, ..Measured::default() }).collect::<Vec<_>>()
         };
-        let entry = |contender, rates| Entry { contender, rounds: rounds(rates), failure: None };
+        let entry = |contender, rates| Entry { contender, rounds: rounds(rates), failure: None, failures: 0 };
         let entries =
             vec![entry(Raio(&TRANSPORTS[TCP]), [310.0, 320.0, 10.0]), entry(Nbdkit, [100.0, 100.0, 100.0])];
         let verdicts = judge_floor(&[Row { work: plan::FLOOR_RATE, entries }]);

@@ -1,6 +1,6 @@
 //! The transports that are measured, as data: adding one is a line.
 
-use super::place::{Place, SERVER_CORE, Server};
+use super::place::Place;
 
 /// A transport of ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) struct Transport {
     listen: &'static str,
 }
 
-/// All there are; one that this build's server refuses is left out, with a word.
+/// All there are.
 pub(crate) const TRANSPORTS: &[Transport] = &[
     Transport { name: "tcp", listen: "tcp://127.0.0.1:0" },
     Transport { name: "shm", listen: "shm:///?socket=FOLDER/shm.sock" },
@@ -44,19 +44,6 @@ impl Transport {
         match address.rsplit_once(':') {
             Some((host, port)) => vec![format!("--filename=/{host}/{port}{path}")],
             None => vec![format!("--filename=/{address}{path}")],
-        }
-    }
-
-    /// Whether a server of this build listens there.
-    pub(crate) fn is_there(&self, place: &Place) -> bool {
-        let mut command = place.ours("raio-server", SERVER_CORE);
-        command.args(["--export", "null=null:1M", "--listen", &self.listen(place)]);
-        match Server::start_that_tells(&mut command) {
-            Ok(server) => {
-                server.end();
-                true
-            }
-            Err(_) => false,
         }
     }
 }
