@@ -13,7 +13,8 @@ use libxio::{
 };
 use raw::serving::Server;
 use raw::{
-    End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, request, seals, tell,
+    End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, one_sided, request,
+    seals, tell,
 };
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use std::os::fd::AsFd;
@@ -119,6 +120,8 @@ fn wrong_regions_end_the_link() {
 fn places_outside_what_was_shared_are_refused() {
     let server = Server::start();
     const BAD: u32 = 25;
+    const READ: FrameKind = FrameKind::RemoteRead;
+    const WRITE: FrameKind = FrameKind::RemoteWrite;
     for (what, bytes) in [
         ("another's region", request(0, 1, (0, 4096), &[], &[(1, 4096, 0)])),
         ("beyond the end", request(0, 1, (0, 4096), &[], &[(0, 4096, 61_441)])),
@@ -129,6 +132,13 @@ fn places_outside_what_was_shared_are_refused() {
         ("data of another length", request(0, 1, (4096, 0), &[(0, 4095, 0)], &[])),
         ("data of no length", request(0, 1, (0, 0), &[(0, 0, 0)], &[])),
         ("nothing at all", request(0, 1, (0, 0), &[], &[])),
+        ("a one-sided read into another's region", one_sided(READ, (0, 4096), &[], &[(1, 4096, 0)])),
+        ("a one-sided read beyond the end", one_sided(READ, (0, 4096), &[], &[(0, 4096, 61_441)])),
+        ("a one-sided read of another length", one_sided(READ, (0, 8192), &[], &[(0, 4096, 0)])),
+        ("a one-sided read with data", one_sided(READ, (0, 4096), &[(0, 4096, 0)], &[(0, 4096, 0)])),
+        ("a one-sided write from another's region", one_sided(WRITE, (4096, 0), &[(1, 4096, 0)], &[])),
+        ("a one-sided write of another length", one_sided(WRITE, (4096, 0), &[(0, 8192, 0)], &[])),
+        ("a one-sided write with a landing", one_sided(WRITE, (4096, 0), &[], &[(0, 4096, 0)])),
         ("u32::MAX twice", request(0, 1, (4096, 0), &[(0, u32::MAX, 0), (0, u32::MAX, 0)], &[])),
     ] {
         println!("{what}");
@@ -143,6 +153,16 @@ fn places_outside_what_was_shared_are_refused() {
     let (mut guest, _region) = server.guest();
     guest.write(&placed);
     dismissed(guest, BAD);
+    // What is not exposed is not touched, and that is no fault.
+    for bytes in
+        [one_sided(READ, (0, 4096), &[], &[(0, 4096, 0)]), one_sided(WRITE, (4096, 0), &[(0, 4096, 0)], &[])]
+    {
+        let (mut guest, region) = server.guest();
+        guest.write(&bytes);
+        let (head, _) = guest.read_frame(&limits()).expect("an answer");
+        assert_eq!((head.kind, head.room), (FrameKind::Response, 5));
+        assert!(region.read(0, 4096).iter().all(|byte| *byte == 0));
+    }
     server.serves();
 }
 

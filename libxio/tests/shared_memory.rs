@@ -4,8 +4,8 @@
 
 use conformance::{Fabric, Pair};
 use libxio::{
-    Buffer, Context, ContextOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse, Region,
-    ServerOptions, Session, Sgl,
+    Access, Buffer, Context, ContextOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse,
+    Region, RemoteRegion, SendOptions, ServerOptions, Session, Sgl,
 };
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -122,6 +122,87 @@ fn checksums_cover_data_in_place() {
     let reply = pair.echo(connection, request);
     assert!(reply.data.to_vec() == [5; 8192]);
     assert_eq!(pair.server.statistics().snapshot().bytes_in_place, 8192);
+}
+
+/// What the client reads and writes of the server's exposed memory goes from one memory to the other in one copy, which the
+/// owner makes once it has looked at key, bounds and permission.
+#[test]
+fn one_sided_operations_copy_once() {
+    const LENGTH: usize = 73 * 4096;
+    for crc in [false, true] {
+        let set = |options: &mut ContextOptions| options.crc = crc;
+        let mut pair = Pair::with(Fabric::shm(), set, set, ServerOptions::default());
+        let (connection, there) = pair.connect();
+        let exposed = Region::allocate(1 << 20, false).unwrap();
+        let remote = pair.server.expose(there, &exposed, 1000, LENGTH, Access::READ_WRITE).unwrap();
+        let own = Region::allocate(1 << 20, false).unwrap();
+        let before = |pair: &Pair| {
+            let [server, client] = [&pair.server, &pair.client].map(|side| side.statistics().snapshot());
+            (server.bytes_copied, client.bytes_copied, server.bytes_sent + client.bytes_sent)
+        };
+        let bytes: Vec<u8> = (0..LENGTH).map(|at| (at * 7 >> 3) as u8).collect();
+        let mut data = region_buffer(&own, 0, LENGTH);
+        data.copy_from(0, &bytes);
+
+        let counts = before(&pair);
+        pair.client.remote_write(connection, &remote, 0, data.into(), 1, SendOptions::default()).unwrap();
+        let Event::Response { outcome: Ok(_), .. } = pair.client_event() else { panic!() };
+        assert!(region_buffer(&exposed, 1000, LENGTH).to_vec() == bytes);
+        let after = before(&pair);
+        assert_eq!((after.0 - counts.0, after.1 - counts.1), (LENGTH as u64, 0));
+        assert!(after.2 - counts.2 < 1024, "data has travelled");
+
+        for landing in [
+            Landing::Place(region_buffer(&own, 4096, LENGTH - 8192).into()),
+            Landing::Pool(LENGTH as u32 - 8192),
+        ] {
+            let counts = before(&pair);
+            pair.client.remote_read(connection, &remote, 8192, landing, 2, SendOptions::default()).unwrap();
+            let Event::Response { outcome: Ok(reply), .. } = pair.client_event() else { panic!() };
+            assert!(reply.data.to_vec() == bytes[8192..]);
+            let after = before(&pair);
+            assert_eq!((after.0 - counts.0, after.1 - counts.1), (LENGTH as u64 - 8192, 0));
+            assert!(after.2 - counts.2 < 1024, "data has travelled");
+        }
+    }
+}
+
+/// The owner looks at key, bounds and permission of what is copied in place, too.
+#[test]
+fn one_sided_operations_in_place_are_checked_by_the_owner() {
+    let mut pair = pair();
+    let (connection, there) = pair.connect();
+    let exposed = Region::allocate(65_536, false).unwrap();
+    let remote = pair.server.expose(there, &exposed, 0, 32_768, Access::READ).unwrap();
+    let own = Region::allocate(65_536, false).unwrap();
+    let change = |at: usize, bits: u8| {
+        let mut bytes = remote.to_bytes();
+        bytes[at] ^= bits;
+        RemoteRegion::from_bytes(&bytes).unwrap()
+    };
+    let (writable, longer, other) = (change(4, 2), change(10, 1), change(20, 1));
+    let none = SendOptions::default;
+    let write = |pair: &mut Pair, remote: &RemoteRegion, offset: u64| {
+        let mut data = region_buffer(&own, 0, 8192);
+        data.copy_from(0, &[9; 8192]);
+        pair.client.remote_write(connection, remote, offset, data.into(), 1, none()).unwrap();
+        let Event::Response { outcome, .. } = pair.client_event() else { panic!() };
+        outcome.map(drop)
+    };
+    let read = |pair: &mut Pair, remote: &RemoteRegion, offset: u64| {
+        let landing = Landing::Place(region_buffer(&own, 0, 8192).into());
+        pair.client.remote_read(connection, remote, offset, landing, 1, none()).unwrap();
+        let Event::Response { outcome, .. } = pair.client_event() else { panic!() };
+        outcome.map(drop)
+    };
+    assert!(matches!(write(&mut pair, &writable, 0), Err(Error::NotPermitted)));
+    assert!(matches!(read(&mut pair, &longer, 30_000), Err(Error::OutOfBounds)));
+    assert!(matches!(read(&mut pair, &other, 0), Err(Error::NotExposed)));
+    assert!(read(&mut pair, &remote, 0).is_ok());
+    pair.server.revoke(there, &remote).unwrap();
+    assert!(matches!(read(&mut pair, &remote, 0), Err(Error::NotExposed)));
+    assert!(region_buffer(&exposed, 0, 65_536).to_vec() == [0; 65_536]);
+    assert!(own.is_shareable(), "the client's memory is its own again");
 }
 
 /// The server stands still while it has a buffer over the client's memory; the client gives up, uses its memory for

@@ -471,7 +471,7 @@ impl Sink for ConnectionSink<'_> {
             FrameKind::CancelResult => self.cancel_result(head)?,
             FrameKind::Ready => self.ready(head)?,
             FrameKind::Data => self.data(head, data)?,
-            FrameKind::RemoteRead => self.remote_read(head, header)?,
+            FrameKind::RemoteRead => self.remote_read(head, header, &landing)?,
             FrameKind::RemoteWrite => self.remote_write(head, header, &data)?,
             FrameKind::Ping => {
                 let pong = self.state.frame(FrameKind::Pong);

@@ -2,7 +2,8 @@
 //! application does not see.
 //!
 //! The owner exposes a part of a region on one connection and sends its description to the peer in any message. The
-//! owner's context checks key, bounds and permission of each access. Where the transport reaches the memory itself
+//! owner's context checks key, bounds and permission of each access. On shared memory it then copies between the exposed
+//! memory and that of a client that asks, once, and only the frames travel. Where the transport reaches the memory itself
 //! ([`Link::reach`](crate::transport::Link::reach)) no frames are sent.
 
 use super::Context;
@@ -15,8 +16,8 @@ use super::requests::{check_landing, limit};
 use crate::session::Admission;
 use crate::transport::{OutgoingFrame, PLACEMENT_BYTES, Placement, Reach, ReachError};
 use crate::wire::{
-    FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead,
-    FrameKind, RemoteAddress, Violation,
+    ExtensionWriter, FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS,
+    FrameFlags, FrameHead, FrameKind, RemoteAddress, Violation,
 };
 use crate::{Error, HeaderBytes, Region, Result, Sgl, sys};
 
@@ -165,18 +166,25 @@ impl ConnectionSink<'_> {
         self.state.landing_in = None;
         self.state.receiving.release(u64::from(head.data_length));
         let outcome = match self.state.exposed_memory(&address, head.data_length, true) {
+            // It lies in the peer's memory; otherwise it has landed.
+            Ok(memory) if head.extension_length > 0 => {
+                self.count_copy(memory.copy_from_list(data));
+                Ok(Sgl::new())
+            }
             // It was revoked while the data came in.
             Ok(_) if data.len() != head.data_length as usize => Err(FAILED_NO_REGION),
             Ok(_) => Ok(Sgl::new()),
             Err(reason) => Err(reason),
         };
-        self.end_remote(head, outcome)
+        self.end_remote(head, outcome, &Sgl::new())
     }
 
+    /// `landing` is the peer's memory where the bytes shall be; empty where they travel.
     pub(super) fn remote_read(
         &mut self,
         head: &FrameHead,
         header: &[u8],
+        landing: &Sgl,
     ) -> std::result::Result<(), Violation> {
         let address = RemoteAddress::decode(header)?;
         let outcome = if head.room > self.state.theirs.data_bytes_max {
@@ -184,7 +192,13 @@ impl ConnectionSink<'_> {
         } else {
             self.state.exposed_memory(&address, head.room, false)
         };
-        self.end_remote(head, outcome)
+        self.end_remote(head, outcome, landing)
+    }
+
+    /// Bytes were copied between exposed memory and the peer's.
+    fn count_copy(&self, bytes: usize) {
+        self.statistics.bytes_copied.add(bytes as u64);
+        self.statistics.bytes_in_place.add(bytes as u64);
     }
 
     /// Answers a remote read or write.
@@ -192,6 +206,7 @@ impl ConnectionSink<'_> {
         &mut self,
         head: &FrameHead,
         outcome: std::result::Result<Sgl, u32>,
+        landing: &Sgl,
     ) -> std::result::Result<(), Violation> {
         self.statistics.requests_received.add(1);
         self.state.counts.requests_received += 1;
@@ -212,7 +227,16 @@ impl ConnectionSink<'_> {
                 (answer.flags, answer.room) = (FrameFlags::FAILED, reason);
             }
         }
-        self.replies.push(OutgoingFrame::new(answer, HeaderBytes::new(), data));
+        let mut frame = OutgoingFrame::new(answer, HeaderBytes::new(), data);
+        if !landing.is_empty() && !frame.data.is_empty() {
+            let data = std::mem::take(&mut frame.data);
+            self.count_copy(landing.copy_from_list(&data));
+            let sum = if self.state.crc { landing.crc32c() } else { 0 };
+            // At most the room, a u32.
+            frame.in_place = Some((data.len() as u32, sum));
+            frame.extension = ExtensionWriter::placed();
+        }
+        self.replies.push(frame);
         Ok(())
     }
 }

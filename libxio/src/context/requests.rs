@@ -68,10 +68,12 @@ impl Context {
         let now = self.options.clock.is_virtual().then_some(self.now);
         let (key, state) = self.open_connection(connection)?;
         entry.notify = options.notify;
-        if state.placement && entry.kind == FrameKind::Request && state.requester.free_slots() > 0 {
+        if state.placement && state.requester.free_slots() > 0 {
             let (link, immediate) = (state.link, state.theirs.immediate_bytes_max);
             if let Some(link) = self.links.get_mut(link)
                 && link.link.lends()
+                // Data that is fetched would have to be there before the owner has looked at the address.
+                && (entry.kind == FrameKind::Request || !link.link.is_fetched())
             {
                 entry.lend(&data, &mut *link.link, &self.pool, immediate);
             }

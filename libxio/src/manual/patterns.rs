@@ -50,8 +50,8 @@
 //! A side [exposes](crate::Context::expose) a stretch of a region to the peer of one connection, and sends its
 //! [description](crate::RemoteRegion) in a message. The peer [reads](crate::Context::remote_read) and
 //! [writes](crate::Context::remote_write) it; the owner's context checks key, bounds and permission, and its application
-//! sees nothing. It can be [revoked](crate::Context::revoke) at any time. A transport that shares
-//! memory with the peer may reach it without frames.
+//! sees nothing. It can be [revoked](crate::Context::revoke) at any time. On shared memory the owner copies between
+//! the exposed memory and that of a client which asks, and no data travels.
 //!
 //! # Which one?
 //!

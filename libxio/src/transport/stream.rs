@@ -229,7 +229,7 @@ impl<S: ByteSocket> Stream<S> {
         if !has_data {
             return Ok(false);
         }
-        let data = if head.kind == FrameKind::Request {
+        let data = if matches!(head.kind, FrameKind::Request | FrameKind::RemoteWrite) {
             let data = self.borrow(extension.data())?;
             if data.len() != head.data_length as usize {
                 return wrong("the pieces are not as long as the data");

@@ -1,7 +1,8 @@
 //! The extension between head and header: where a frame's data lies in the client's memory.
 //!
 //! A request says where its data is, and where the response's data shall land; both are lists of pieces of regions that
-//! the client has shared. A response says that its data is in its place.
+//! the client has shared. A remote read says where its data shall land, a remote write where it is. A response says that
+//! its data is in its place.
 
 use super::{FrameKind, Violation};
 use smallvec::SmallVec;
@@ -54,7 +55,7 @@ pub struct Extension<'a> {
 }
 
 impl<'a> Extension<'a> {
-    /// Decodes and validates an extension of a request or a response.
+    /// Decodes and validates an extension of a request, a one-sided operation or a response.
     ///
     /// # Errors
     /// [`Violation::BadPlacement`].
@@ -75,6 +76,8 @@ impl<'a> Extension<'a> {
         match (kind, start.placed) {
             (FrameKind::Response, 1) if none => {}
             (FrameKind::Request, 0) if !none => {}
+            (FrameKind::RemoteRead, 0) if !none && data_bytes == 0 => {}
+            (FrameKind::RemoteWrite, 0) if !none && landing_bytes == 0 => {}
             (FrameKind::Response, _) => return wrong("a response says that it is placed, and nothing else"),
             _ => return wrong("a request says where something lies, and nothing else"),
         }
@@ -88,7 +91,7 @@ impl<'a> Extension<'a> {
         kind == FrameKind::Response || !self.data.is_empty()
     }
 
-    /// Where a request's data lies; empty where it follows in the frame.
+    /// Where the data of a request or a remote write lies; empty where it follows in the frame.
     pub fn data(&self) -> impl ExactSizeIterator<Item = PlacedPiece> + use<'a> {
         decoded(self.data)
     }
@@ -228,6 +231,28 @@ mod tests {
         refused(FrameKind::Request, &ExtensionWriter::placed());
         refused(FrameKind::Request, &[0; 8]);
         refused(FrameKind::Response, &[0; 8]);
+    }
+
+    #[test]
+    fn one_sided_operations_have_one_list() {
+        let only = |push: fn(&mut ExtensionWriter, PlacedPiece) -> bool| {
+            let mut writer = ExtensionWriter::new();
+            assert!(push(&mut writer, DATA));
+            writer.finish()
+        };
+        let (data, landing) = (only(ExtensionWriter::push_data), only(ExtensionWriter::push_landing));
+        assert!(Extension::decode(FrameKind::RemoteWrite, &data).unwrap().has_data(FrameKind::RemoteWrite));
+        assert!(!Extension::decode(FrameKind::RemoteRead, &landing).unwrap().has_data(FrameKind::RemoteRead));
+        for (kind, bytes) in [
+            (FrameKind::RemoteWrite, &landing[..]),
+            (FrameKind::RemoteRead, &data),
+            (FrameKind::RemoteRead, &GOLDEN),
+            (FrameKind::RemoteWrite, &GOLDEN),
+            (FrameKind::RemoteRead, &ExtensionWriter::placed()),
+            (FrameKind::RemoteWrite, &ExtensionWriter::placed()),
+        ] {
+            assert!(Extension::decode(kind, bytes).is_err(), "{kind:?} {bytes:?}");
+        }
     }
 
     #[test]

@@ -373,7 +373,7 @@ impl FrameHead {
         Ok(head)
     }
 
-    /// Requests and responses have one, where a feature that uses it is in force.
+    /// Requests, one-sided operations and responses have one, where a feature that uses it is in force.
     fn check_extension(&self, limits: &FrameLimits) -> Result<(), Violation> {
         let (length, limit) = (self.extension_length, limits.extension_bytes_max);
         if length == 0 {
@@ -383,7 +383,11 @@ impl FrameHead {
             return Err(Violation::ReservedNotZero { field: "extension_length", value: length.into() });
         }
         let failed = self.flags.contains(FrameFlags::FAILED);
-        if !matches!(self.kind, FrameKind::Request | FrameKind::Response) || failed {
+        let has_one = matches!(
+            self.kind,
+            FrameKind::Request | FrameKind::RemoteRead | FrameKind::RemoteWrite | FrameKind::Response
+        );
+        if !has_one || failed {
             let (kind, field) = (self.kind, "extension_length");
             return Err(Violation::FieldNotZero { kind, field, value: length.into() });
         }

@@ -334,6 +334,29 @@ pub fn frame(mut head: FrameHead, extension: &[u8], header: &[u8]) -> Vec<u8> {
     [&head.encode(&follows, false)[..], &follows].concat()
 }
 
+/// An extension with pieces of data and landing: (region, length, offset).
+pub fn extension(data: &[(u32, u32, u64)], landing: &[(u32, u32, u64)]) -> Vec<u8> {
+    let mut extension = vec![data.len() as u8, landing.len() as u8, 0, 0, 0, 0, 0, 0];
+    for (region, length, offset) in data.iter().chain(landing) {
+        extension.extend(region.to_le_bytes());
+        extension.extend(length.to_le_bytes());
+        extension.extend(offset.to_le_bytes());
+    }
+    extension
+}
+
+/// A one-sided operation on memory that nobody has exposed, with pieces of data and landing.
+pub fn one_sided(
+    kind: FrameKind,
+    lengths: (u32, u32),
+    data: &[(u32, u32, u64)],
+    landing: &[(u32, u32, u64)],
+) -> Vec<u8> {
+    let (data_length, room) = lengths;
+    let head = FrameHead { sequence: 1, data_length, room, ..FrameHead::new(kind) };
+    frame(head, &extension(data, landing), &[0; 32])
+}
+
 /// A request with pieces of data and landing: (region, length, offset).
 pub fn request(
     slot: u16,
@@ -342,12 +365,7 @@ pub fn request(
     data: &[(u32, u32, u64)],
     landing: &[(u32, u32, u64)],
 ) -> Vec<u8> {
-    let mut extension = vec![data.len() as u8, landing.len() as u8, 0, 0, 0, 0, 0, 0];
-    for (region, length, offset) in data.iter().chain(landing) {
-        extension.extend(region.to_le_bytes());
-        extension.extend(length.to_le_bytes());
-        extension.extend(offset.to_le_bytes());
-    }
+    let extension = extension(data, landing);
     let head = FrameHead {
         slot,
         sequence,

@@ -117,6 +117,11 @@ impl Receiving {
         match head.kind {
             FrameKind::Request => from = self.request(&head, extension)?,
             FrameKind::Response => in_place = self.response(&head, extension)?,
+            // One-sided operations by frames carry their data.
+            kind if extension_length > 0 => {
+                let (field, value) = ("extension_length", extension_length as u64);
+                return Err(Violation::FieldNotZero { kind, field, value }.into());
+            }
             _ => {}
         }
         self.state = State::Between;
