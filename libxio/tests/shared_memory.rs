@@ -140,7 +140,7 @@ fn one_sided_operations_copy_once() {
             let [server, client] = [&pair.server, &pair.client].map(|side| side.statistics().snapshot());
             (server.bytes_copied, client.bytes_copied, server.bytes_sent + client.bytes_sent)
         };
-        let bytes: Vec<u8> = (0..LENGTH).map(|at| (at * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..LENGTH).map(|at| (at * 7 / 8) as u8).collect();
         let mut data = region_buffer(&own, 0, LENGTH);
         data.copy_from(0, &bytes);
 
@@ -234,9 +234,8 @@ fn a_server_that_slept_through_it_cannot_touch_reused_memory() {
     assert!(reused.to_vec() == [2; 8192], "the server has written into memory that is not its own any more");
     assert!(late_read.to_vec() == [1; 4096], "what it reads is what it was given");
     assert_eq!(region_buffer(&region, 0, 10).to_vec(), b"neighbour!");
-    assert!(!region.is_shareable());
     drop((request, late_read, late_write));
-    // The memory still works, by copies.
+    // The memory is shared again, with pages that the old link does not reach.
     let (connection, _) = {
         pair.until("the end at the server", |pair| {
             pair.server_events.drain(..).any(|event| matches!(event, Event::Closed { .. }))
@@ -244,9 +243,24 @@ fn a_server_that_slept_through_it_cannot_touch_reused_memory() {
         pair.client_events.clear();
         pair.connect()
     };
+    let before = pair.server.statistics().snapshot();
+    let mut data = region_buffer(&region, 65_536, 4096);
+    data.copy_from(0, &[4; 4096]);
     let landing = Landing::Place(reused.into());
-    let request = OutgoingRequest { data: vec![4; 8192].into(), landing, ..OutgoingRequest::new(b"", 1) };
-    assert!(pair.echo(connection, request).data.to_vec() == [4; 8192]);
+    let request = OutgoingRequest { data: data.into(), landing, ..OutgoingRequest::new(b"", 1) };
+    assert!(pair.echo(connection, request).data.to_vec() == [4; 4096]);
+    let after = pair.server.statistics().snapshot();
+    assert_eq!(after.bytes_in_place - before.bytes_in_place, 4096);
+    assert!(after.bytes_received - before.bytes_received < 1024, "the data has travelled");
+    // And so is what lies beside it, as before.
+    let landing = Landing::Place(region_buffer(&region, 0, 4096).into());
+    pair.client.request(connection, read(landing)).unwrap();
+    let request = pair.request();
+    let mut buffer = pair.server.response_buffer(&request, 4096).unwrap();
+    buffer.copy_from(0, &[6; 4096]);
+    assert!(region_buffer(&region, 0, 4096).to_vec() == [6; 4096], "it is the client's memory");
+    pair.server.respond(request, OutgoingResponse { header: b"", data: buffer.into() }).unwrap();
+    assert!(matches!(pair.client_event(), Event::Response { outcome: Ok(_), .. }));
 }
 
 /// A server that has let go of everything: nothing has to be taken from it, and the region stays shared.

@@ -11,6 +11,7 @@ mod peer;
 mod pool;
 mod region;
 mod sgl;
+mod sharing;
 
 #[cfg(feature = "rdma")]
 pub(crate) use buffer::zeros_memory;

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn ranges_stay_inside_and_bytes_are_shared() {
         let region = Region::allocate(8192, false).unwrap();
-        let (memfd, length) = region.memfd_for(1).unwrap();
+        let (memfd, length) = region.memfd_for(region.number(), 1).unwrap();
+        let memfd = memfd.as_fd();
         let peer = PeerMemory::map(memfd, length, hold()).unwrap();
         assert!(peer.slice(8192, 1).is_none() && peer.slice(u64::MAX, 2).is_none());
         assert!(peer.slice(8191, u32::MAX).is_none());
@@ -219,7 +220,8 @@ mod tests {
     fn a_hole_is_filled_with_zeros() {
         let region = Region::allocate(8192, false).unwrap();
         region.slice(0, 4).unwrap().copy_from(0, b"data");
-        let (memfd, length) = region.memfd_for(1).unwrap();
+        let (memfd, length) = region.memfd_for(region.number(), 1).unwrap();
+        let memfd = memfd.as_fd();
         let peer = PeerMemory::map(memfd, length, hold()).unwrap();
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(memfd, punch, 0, 8192).unwrap();

@@ -1,17 +1,17 @@
 //! A stretch of memory that stays where it is: mapped by us or owned by the application.
 //!
 //! What we map is a sealed memfd, so that a peer on the same host can map it too: its pages are then shared, and are
-//! taken out of the peer's reach by [`Region::detach`]. Where the system gives no memfd (descriptors have run out), plain
-//! memory does: a transport that shares memory copies what lies in it. Transports keep tables that say how they know a
+//! taken out of the peer's reach by [`Region::detach`] (`sharing.rs`). Where the system gives no memfd (descriptors have run
+//! out), plain memory does: a transport that shares memory copies what lies in it. Transports keep tables that say how they know a
 //! region; the region itself is only an address range with an owner.
 
 use super::Buffer;
+use super::sharing::{Shared, map};
 use crate::{Error, Result};
-use rustix::fs::{MemfdFlags, SealFlags};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 #[cfg(feature = "rdma")]
 use std::sync::{Mutex, PoisonError};
@@ -46,17 +46,6 @@ enum Origin {
     Mapped { length: usize, process: u32, shared: Option<Shared> },
 }
 
-/// How a peer can map it.
-#[derive(Debug)]
-struct Shared {
-    memfd: OwnedFd,
-    /// The peer that may see it: one identity for life, since other pieces of the region hold other dialogues' data.
-    /// 0: none so far.
-    peer: AtomicU32,
-    /// Some of its pages are others than the memfd's.
-    torn: AtomicBool,
-}
-
 /// A region, if it still lives.
 #[derive(Debug, Clone)]
 pub(crate) struct WeakRegion(Weak<Mapping>);
@@ -86,10 +75,11 @@ impl Region {
         let mapped = length
             .checked_next_multiple_of(PAGE_BYTES)
             .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::ENOMEM)))?;
-        let memfd = if base_page_bytes() == PAGE_BYTES { sealed_memfd(mapped).ok() } else { None };
-        let shared = memfd.and_then(|memfd| {
-            let pointer = map(mapped, libc::MAP_SHARED, Some(memfd.as_fd())).ok()?;
-            Some((pointer, Shared { memfd, peer: AtomicU32::new(0), torn: AtomicBool::new(false) }))
+        let number = next_number();
+        let sharing = if base_page_bytes() == PAGE_BYTES { Shared::new(mapped, number).ok() } else { None };
+        let shared = sharing.and_then(|shared| {
+            let pointer = map(mapped, libc::MAP_SHARED, Some((shared.first(), 0))).ok()?;
+            Some((pointer, shared))
         });
         let (pointer, shared) = match shared {
             Some((pointer, shared)) => (pointer, Some(shared)),
@@ -102,7 +92,7 @@ impl Region {
             advise(pointer, mapped, libc::MADV_HUGEPAGE);
         }
         let origin = Origin::Mapped { length: mapped, process: std::process::id(), shared };
-        Ok(Region::from_mapping(pointer, length, origin))
+        Ok(Region::from_mapping(pointer, length, number, origin))
     }
 
     /// Registers memory of the application.
@@ -112,12 +102,10 @@ impl Region {
     /// are dropped, and the application must not form references into the bytes that an operation is moving.
     #[must_use]
     pub unsafe fn register(pointer: NonNull<u8>, length: usize) -> Region {
-        Region::from_mapping(pointer, length, Origin::Registered)
+        Region::from_mapping(pointer, length, next_number(), Origin::Registered)
     }
 
-    fn from_mapping(pointer: NonNull<u8>, length: usize, origin: Origin) -> Region {
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    fn from_mapping(pointer: NonNull<u8>, length: usize, number: u64, origin: Origin) -> Region {
         Region { inner: Arc::new(Mapping { pointer, length, number, origin }) }
     }
 
@@ -131,25 +119,26 @@ impl Region {
     /// Whether a peer on the same host can be given this memory to read and write in place.
     #[must_use]
     pub fn is_shareable(&self) -> bool {
-        self.shared().is_some_and(|shared| !shared.torn.load(Ordering::Relaxed))
+        self.shared().is_some()
     }
 
-    /// The memfd and its length, to be given to a peer with this identity (not 0). `None` for memory that can't be
-    /// shared, or is another peer's.
-    pub(crate) fn memfd_for(&self, peer: u32) -> Option<(BorrowedFd<'_>, usize)> {
-        let shared = self.shared().filter(|shared| !shared.torn.load(Ordering::Relaxed))?;
-        let claimed = shared.peer.compare_exchange(0, peer, Ordering::Relaxed, Ordering::Relaxed);
-        if claimed.is_err_and(|owner| owner != peer) {
-            return None;
-        }
-        let length = self.len().next_multiple_of(PAGE_BYTES);
-        Some((shared.memfd.as_fd(), length))
+    /// The number of the memfd in which a range of it lies, for [`Region::memfd_for`]. `None` for memory that can't be
+    /// shared, or lies in several.
+    pub(crate) fn memfd_number(&self, offset: usize, length: usize) -> Option<u64> {
+        self.shared()?.number_at(offset, length)
+    }
+
+    /// One of its memfds and the length, to be given to a peer with this identity (not 0). Offsets in it are those in the
+    /// region. `None` where it is another peer's.
+    pub(crate) fn memfd_for(&self, number: u64, peer: u32) -> Option<(Arc<OwnedFd>, usize)> {
+        let memfd = self.shared()?.give(number, peer)?;
+        Some((memfd, self.len().next_multiple_of(PAGE_BYTES)))
     }
 
     /// Whether some of its pages were replaced: who knows the old ones by their physical place must not use them.
     #[cfg(feature = "rdma")]
     pub(crate) fn is_torn(&self) -> bool {
-        self.shared().is_some_and(|shared| shared.torn.load(Ordering::Relaxed))
+        self.shared().is_some_and(Shared::is_torn)
     }
 
     /// Tells it apart from every other region of this process.
@@ -162,43 +151,18 @@ impl Region {
     }
 
     /// Puts fresh pages with the same content where the range lies, so that a peer that has mapped the region can't
-    /// reach them any more; the range covers whole pages, but for the region's end. From now on the region is not
-    /// shared.
+    /// reach them any more; the range covers whole pages, but for the region's end.
     ///
     /// # Errors
     /// The system has no memory for the pages: the old ones are still there.
     pub(crate) fn detach(&self, offset: usize, length: usize) -> Result<()> {
         let Some(shared) = self.shared() else { return Ok(()) };
-        shared.torn.store(true, Ordering::Relaxed);
-        let end = (offset + length).next_multiple_of(PAGE_BYTES);
-        debug_assert!(offset.is_multiple_of(PAGE_BYTES) && end <= self.len().next_multiple_of(PAGE_BYTES));
-        let bytes = end - offset;
-        let failed = |cause| Error::system(format!("replacing {bytes} bytes of shared memory"), &cause);
+        let bytes = (offset + length).next_multiple_of(PAGE_BYTES) - offset;
         if bytes == 0 {
             return Ok(());
         }
-        let fresh = map(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None).map_err(failed)?;
-        // SAFETY: `offset` is inside the mapping.
-        let place = unsafe { self.inner.pointer.add(offset) };
-        // SAFETY: both ranges are mapped and `bytes` long; the caller owns the buffers in the old one, and nobody knows
-        // the fresh one. Moving it over the old one replaces exactly those pages.
-        let moved = unsafe {
-            std::ptr::copy_nonoverlapping(place.as_ptr(), fresh.as_ptr(), bytes);
-            libc::mremap(
-                fresh.as_ptr().cast(),
-                bytes,
-                bytes,
-                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-                place.as_ptr(),
-            )
-        };
-        if moved == libc::MAP_FAILED {
-            let cause = io::Error::last_os_error();
-            // SAFETY: the fresh mapping is still where it was, and nobody else's.
-            unsafe { libc::munmap(fresh.as_ptr().cast(), bytes) };
-            return Err(failed(cause));
-        }
-        Ok(())
+        let failed = |cause| Error::system(format!("replacing {bytes} bytes of shared memory"), &cause);
+        shared.replace(self.inner.pointer, offset, bytes).map_err(failed)
     }
 
     /// A buffer over `length` bytes from `offset`. Several buffers may cover the same bytes.
@@ -237,15 +201,10 @@ impl Region {
     }
 }
 
-/// A memfd of this length that can neither shrink nor grow: a peer that maps it can rely on its length.
-fn sealed_memfd(length: usize) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know that it can be sealed against execution, newer ones may insist on it.
-    let memfd = rustix::fs::memfd_create("libxio", flags | MemfdFlags::NOEXEC_SEAL)
-        .or_else(|_| rustix::fs::memfd_create("libxio", flags))?;
-    rustix::fs::ftruncate(&memfd, length as u64)?;
-    rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(memfd)
+/// A number that no region or memfd of this process has had.
+pub(super) fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Size of the system's pages in bytes. (From the C library: `rustix` reads what the kernel told the program at its start,
@@ -253,25 +212,6 @@ fn sealed_memfd(length: usize) -> io::Result<OwnedFd> {
 fn base_page_bytes() -> usize {
     // SAFETY: it asks for a number, and has no other effect.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0)
-}
-
-fn map(length: usize, flags: libc::c_int, memfd: Option<BorrowedFd<'_>>) -> io::Result<NonNull<u8>> {
-    let descriptor = memfd.map_or(-1, |memfd| memfd.as_raw_fd());
-    // SAFETY: a fresh mapping at an address of the kernel's choice touches no existing memory.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags | libc::MAP_NORESERVE,
-            descriptor,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    NonNull::new(address.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
 }
 
 /// A wish to the kernel, which may refuse it.
@@ -321,6 +261,7 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::SealFlags;
 
     #[test]
     fn slices_stay_inside() {
@@ -347,13 +288,23 @@ mod tests {
     fn one_peer_alone_gets_the_memfd() {
         let region = Region::allocate(10_000, false).unwrap();
         assert!(region.is_shareable());
-        let (memfd, length) = region.memfd_for(7).unwrap();
+        let number = region.memfd_number(0, 10_000).unwrap();
+        let (memfd, length) = region.memfd_for(number, 7).unwrap();
         assert_eq!(length, 12_288);
-        assert_eq!(rustix::fs::fstat(memfd).unwrap().st_size, 12_288);
-        let seals = rustix::fs::fcntl_get_seals(memfd).unwrap();
+        assert_eq!(rustix::fs::fstat(&memfd).unwrap().st_size, 12_288);
+        let seals = rustix::fs::fcntl_get_seals(&memfd).unwrap();
         assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
-        assert!(region.memfd_for(8).is_none());
-        assert!(region.memfd_for(7).is_some());
+        assert!(region.memfd_for(number, 8).is_none());
+        assert!(region.memfd_for(number, 7).is_some());
+        assert!(region.memfd_for(u64::MAX, 7).is_none());
+    }
+
+    fn number(region: &Region, page: usize, pages: usize) -> Option<u64> {
+        region.memfd_number(page * PAGE_BYTES, pages * PAGE_BYTES)
+    }
+
+    fn overwrite(memfd: &OwnedFd, byte: u8, pages: usize) {
+        rustix::io::pwrite(memfd, &vec![byte; pages * PAGE_BYTES], 0).unwrap();
     }
 
     #[test]
@@ -361,14 +312,63 @@ mod tests {
         let region = Region::allocate(3 * PAGE_BYTES, false).unwrap();
         let mut all = region.slice(0, 3 * PAGE_BYTES).unwrap();
         all.copy_from(0, &[7; 3 * PAGE_BYTES]);
-        let memfd = region.memfd_for(1).unwrap().0.try_clone_to_owned().unwrap();
+        let first = number(&region, 0, 3).unwrap();
+        let memfd = region.memfd_for(first, 1).unwrap().0;
         region.detach(PAGE_BYTES, PAGE_BYTES).unwrap();
-        assert!(!region.is_shareable() && region.memfd_for(1).is_none());
         assert!(all.to_vec().iter().all(|byte| *byte == 7));
-        rustix::io::pwrite(&memfd, &[9; 3 * PAGE_BYTES], 0).unwrap();
+        overwrite(&memfd, 9, 3);
         let seen = all.to_vec();
         assert!(seen[..PAGE_BYTES].iter().all(|byte| *byte == 9));
         assert!(seen[PAGE_BYTES..2 * PAGE_BYTES].iter().all(|byte| *byte == 7), "the peer has reached it");
         assert!(seen[2 * PAGE_BYTES..].iter().all(|byte| *byte == 9));
+    }
+
+    #[test]
+    fn detached_pages_are_shared_again_by_a_fresh_memfd() {
+        let region = Region::allocate(4 * PAGE_BYTES, false).unwrap();
+        let first = number(&region, 0, 4).unwrap();
+        region.memfd_for(first, 1).unwrap();
+        region.detach(PAGE_BYTES, PAGE_BYTES).unwrap();
+        region.detach(3 * PAGE_BYTES, PAGE_BYTES).unwrap();
+        assert_eq!((number(&region, 0, 1), number(&region, 2, 1)), (Some(first), Some(first)));
+        assert_eq!(number(&region, 0, 2), None, "it lies in two");
+        let second = number(&region, 1, 1).unwrap();
+        assert!(second != first && number(&region, 3, 1) == Some(second), "one memfd does for both");
+        assert!(region.memfd_for(second, 2).is_none(), "another peer's");
+        let (memfd, length) = region.memfd_for(second, 1).unwrap();
+        assert_eq!(length, 4 * PAGE_BYTES);
+        overwrite(&memfd, 5, 4);
+        assert!(region.slice(PAGE_BYTES, PAGE_BYTES).unwrap().to_vec() == [5; PAGE_BYTES]);
+        assert!(region.slice(0, PAGE_BYTES).unwrap().to_vec() == [0; PAGE_BYTES]);
+        // A memfd that a peer has takes no more pages.
+        region.detach(0, PAGE_BYTES).unwrap();
+        let third = number(&region, 0, 1).unwrap();
+        assert!(third != first && third != second);
+        region.detach(0, 4 * PAGE_BYTES).unwrap();
+        assert_eq!(number(&region, 0, 4), Some(third), "nobody has seen it");
+        assert!(region.memfd_for(second, 1).is_none(), "it is closed");
+        region.memfd_for(third, 1).unwrap();
+        for _ in 0..1000 {
+            region.detach(0, 4 * PAGE_BYTES).unwrap();
+            let number = number(&region, 0, 4).unwrap();
+            region.memfd_for(number, 1).unwrap();
+        }
+    }
+
+    #[test]
+    fn more_memfds_than_are_allowed_are_private_pages() {
+        let region = Region::allocate(100 * PAGE_BYTES, false).unwrap();
+        let mut all = region.slice(0, 100 * PAGE_BYTES).unwrap();
+        all.copy_from(0, &[7; 100 * PAGE_BYTES]);
+        let mut shared = 0;
+        for page in 0..100 {
+            region.detach(page * PAGE_BYTES, PAGE_BYTES).unwrap();
+            if let Some(number) = number(&region, page, 1) {
+                region.memfd_for(number, 1).unwrap();
+                shared += 1;
+            }
+        }
+        assert_eq!(shared, 32);
+        assert!(all.to_vec() == [7; 100 * PAGE_BYTES]);
     }
 }

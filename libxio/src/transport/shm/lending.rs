@@ -16,7 +16,7 @@ const REGION_BYTES_MAX: u64 = 64 << 30;
 /// The client's side: its regions that the server has mapped.
 #[derive(Debug, Default)]
 pub(super) struct Lender {
-    /// By the region's own number, which only grows.
+    /// By the memfd's own number.
     known: Vec<Known>,
     /// The next number on the link; numbers are not given twice, so that the server never takes an old region for a new
     /// one whose message it has not read yet.
@@ -26,7 +26,7 @@ pub(super) struct Lender {
 
 #[derive(Debug)]
 struct Known {
-    region: u64,
+    memfd: u64,
     number: u32,
     length: u64,
     alive: WeakRegion,
@@ -36,12 +36,10 @@ impl Lender {
     /// Where the server finds a buffer. A region that it does not know is handed over first; `None` where that can't be.
     pub(super) fn lend(&mut self, buffer: &Buffer, socket: BorrowedFd<'_>, peer: u32) -> Option<PlacedPiece> {
         let (region, offset) = buffer.place_in_region()?;
-        if !region.is_shareable() {
-            return None;
-        }
-        let number = match self.known.binary_search_by_key(&region.number(), |known| known.region) {
+        let memfd = region.memfd_number(offset, buffer.len())?;
+        let number = match self.known.binary_search_by_key(&memfd, |known| known.memfd) {
             Ok(at) => self.known[at].number,
-            Err(at) => self.hand_over(at, region, socket, peer)?,
+            Err(at) => self.hand_over(at, region, memfd, socket, peer)?,
         };
         // A list holds at most u32::MAX bytes.
         Some(PlacedPiece { region: number, length: buffer.len() as u32, offset: offset as u64 })
@@ -51,13 +49,14 @@ impl Lender {
         &mut self,
         mut at: usize,
         region: &Region,
+        memfd_number: u64,
         socket: BorrowedFd<'_>,
         peer: u32,
     ) -> Option<u32> {
-        let (memfd, length) = region.memfd_for(peer)?;
+        let (memfd, length) = region.memfd_for(memfd_number, peer)?;
         let length = length as u64;
         if self.withdraw_dead(socket) {
-            at = self.known.partition_point(|known| known.region < region.number());
+            at = self.known.partition_point(|known| known.memfd < memfd_number);
         }
         if self.known.len() >= REGIONS_MAX {
             return None;
@@ -68,10 +67,10 @@ impl Lender {
             return None;
         }
         // Refused for now (the peer has not read for long, or no descriptor can be sent): the data travels instead.
-        send(socket, Message::Region { number, length }, Some(memfd)).ok()?;
+        send(socket, Message::Region { number, length }, Some(memfd.as_fd())).ok()?;
         self.next = next;
         self.bytes += length;
-        self.known.insert(at, Known { region: region.number(), number, length, alive: region.downgrade() });
+        self.known.insert(at, Known { memfd: memfd_number, number, length, alive: region.downgrade() });
         Some(number)
     }
 

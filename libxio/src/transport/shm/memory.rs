@@ -220,7 +220,7 @@ impl Rings {
 mod tests {
     use super::*;
     use crate::Region;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
     fn hold() -> Arc<PeerHold> {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -230,7 +230,8 @@ mod tests {
     fn pair() -> (Region, Rings, Rings) {
         let length = length_for(4096, 8192).unwrap();
         let region = Region::allocate(length, false).unwrap();
-        let (memfd, _) = region.memfd_for(1).unwrap();
+        let (memfd, _) = region.memfd_for(region.number(), 1).unwrap();
+        let memfd = memfd.as_fd();
         let client = Rings::map(memfd, 4096, 8192, End::Client, hold()).unwrap();
         let server = Rings::map(memfd, 4096, 8192, End::Server, hold()).unwrap();
         (region, client, server)

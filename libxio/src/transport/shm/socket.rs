@@ -124,8 +124,10 @@ impl ShmSocket {
         let length = length_for(RING_BYTES, RING_BYTES).ok_or_else(no_memory)?;
         let memory = Region::allocate(length, false).map_err(|_| no_memory())?;
         // Without descriptors there is no memfd.
-        let (memfd, _) =
-            memory.memfd_for(server.number()).ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let (memfd, _) = memory
+            .memfd_for(memory.number(), server.number())
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let memfd = memfd.as_fd();
         let attach = Message::Attach { length: length as u64, upward: RING_BYTES, downward: RING_BYTES };
         if let Err(cause) = send(self.hold.socket(), attach, Some(memfd)) {
             // A server that does not let us in says why before it closes.
