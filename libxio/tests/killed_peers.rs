@@ -65,7 +65,7 @@ fn servers_that_are_killed_are_noticed() {
     let path = Fabric::shm().listen.resource().to_owned();
     let region = Region::allocate(1 << 20, false).unwrap();
     let mut client = Context::new(ContextOptions::default()).unwrap();
-    for _ in 0..kills() / 5 {
+    for _ in 0..kills() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["child_server", "--exact", "--nocapture"])
             .env("LIBXIO_TEST_CHILD_SERVER", &path)

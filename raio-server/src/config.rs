@@ -1,6 +1,7 @@
 //! What a server is told: where to listen, what to export, its threads and its limits.
 
 use crate::{Error, ExportConfig, Result};
+use libxio::transport::SharedMemoryOptions;
 use libxio::{BUFFER_LEN_MAX, Uri};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Config {
     pub io_bytes_max: u32,
     /// Memory for data of each worker in bytes, at least [`MEMORY_BYTES_MIN`].
     pub memory_bytes_max: usize,
+    /// Memory of one client that the server maps, for those by shared memory, in bytes; what lies beyond it is copied.
+    pub shared_bytes_max: u64,
     /// Time that requests in progress are given when the server stops.
     pub drain_timeout: Duration,
     /// Listen beyond this machine without any proof of who the clients are.
@@ -72,6 +75,7 @@ impl Default for Config {
             // The pool's largest buffer: a read is one piece of memory.
             io_bytes_max: BUFFER_LEN_MAX as u32,
             memory_bytes_max: 1 << 30,
+            shared_bytes_max: SharedMemoryOptions::default().region_bytes_max,
             drain_timeout: Duration::from_secs(10),
             insecure: false,
         }

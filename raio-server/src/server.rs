@@ -5,6 +5,7 @@ use crate::exports::Exports;
 use crate::offloop::OffLoop;
 use crate::worker::{self, Mail, Setup, WorkerHandle};
 use crate::{Config, Error, ExportConfig, Result};
+use libxio::transport::SharedMemoryOptions;
 use libxio::{Context, ContextHandle, ContextOptions, ServerOptions, Uri};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -74,9 +75,8 @@ pub fn start(config: Config) -> Result<Running> {
         (threads, _) => threads,
     };
     // Listening comes first, so that an address in use is told before threads are made.
-    let mut acceptor =
-        Context::new(ContextOptions { polling_timeout: Duration::ZERO, ..ContextOptions::default() })
-            .map_err(|cause| Error::Thread { thread: "raio-accept".to_owned(), cause })?;
+    let mut acceptor = Context::new(acceptor_options(&config))
+        .map_err(|cause| Error::Thread { thread: "raio-accept".to_owned(), cause })?;
     let config = Arc::new(config);
     let shared = Arc::new(Shared {
         started: Instant::now(),
@@ -224,5 +224,15 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.shut_down();
+    }
+}
+
+/// Links come in by the acceptor's context, which gives them their limits.
+fn acceptor_options(config: &Config) -> ContextOptions {
+    let region_bytes_max = config.shared_bytes_max;
+    ContextOptions {
+        polling_timeout: Duration::ZERO,
+        shared_memory: SharedMemoryOptions { region_bytes_max, ..SharedMemoryOptions::default() },
+        ..ContextOptions::default()
     }
 }

@@ -220,7 +220,8 @@ impl Context {
         serving::check_limits(&options.limits)?;
         let ring =
             if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
-        let mut transports: Vec<Arc<dyn Transport>> = vec![Arc::new(Tcp), Arc::new(Shm)];
+        let mut transports: Vec<Arc<dyn Transport>> =
+            vec![Arc::new(Tcp), Arc::new(Shm::new(options.shared_memory))];
         let statistics = Arc::new(Statistics::default());
         #[cfg(feature = "rdma")]
         transports.push(Arc::new(crate::transport::Rdma::new(options.rdma, Arc::clone(&statistics))));

@@ -1,7 +1,7 @@
 //! How contexts, connections and servers are made, with their defaults.
 
 use super::handles::Server;
-use crate::transport::{Clock, Transport};
+use crate::transport::{Clock, SharedMemoryOptions, Transport};
 use crate::wire::{Limits, LoopKind};
 use crate::{PoolOptions, Uri};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct ContextOptions {
     pub lease: Duration,
     /// Time for a connection to be set up: name look-up apart, until the server's answer. Default: 10 s.
     pub connect_timeout: Duration,
+    /// How much of its clients' memory a server maps.
+    pub shared_memory: SharedMemoryOptions,
     /// When data goes which way over RDMA.
     #[cfg(feature = "rdma")]
     pub rdma: crate::transport::RdmaOptions,
@@ -79,6 +81,7 @@ impl Default for ContextOptions {
             keepalive: Duration::from_secs(10),
             lease: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
+            shared_memory: SharedMemoryOptions::default(),
             #[cfg(feature = "rdma")]
             rdma: crate::transport::RdmaOptions::default(),
             transports: Vec::new(),

@@ -27,6 +27,7 @@ pub(crate) use rdma::Rdma;
 #[cfg(feature = "rdma")]
 pub use rdma::RdmaOptions;
 pub use rdma_device::{RdmaDevice, RdmaPort, rdma_devices};
+pub use shm::SharedMemoryOptions;
 pub(crate) use shm::Shm;
 pub use sim::{Faults, SimNetwork, Stranger, StrangerListener};
 pub use stream::Stream;

@@ -44,6 +44,9 @@ listen = ["tcp://127.0.0.1:5555"]
 # max_io = "4M"
 # memory = "1G"
 
+# Memory that is mapped of each client by shared memory; what lies beyond it is copied.
+# shared_memory = "16G"
+
 # Exports: clients reach this one as /data. SIGHUP reads them again.
 [exports.data]
 path = "/srv/data"
@@ -77,6 +80,7 @@ struct Contents {
     max_requests: Option<u16>,
     max_io: Option<Size>,
     memory: Option<Size>,
+    shared_memory: Option<Size>,
     exports: BTreeMap<String, Export>,
     own_path: Vec<Export>,
 }
@@ -145,6 +149,7 @@ fn parse(text: &str) -> Result<Config> {
     );
     let memory = contents.memory.map(|Size(bytes)| usize::try_from(bytes).unwrap_or(usize::MAX));
     set(&mut config.memory_bytes_max, memory);
+    set(&mut config.shared_bytes_max, contents.shared_memory.map(|Size(bytes)| bytes));
     for (name, export) in contents.exports {
         let target = target(&name, &export)?;
         config.exports.push(ExportConfig::named(&name, target, export.read_only)?);
@@ -208,6 +213,7 @@ mod tests {
             (full.memory_bytes_max, full.open_files_max),
             (default.memory_bytes_max, default.open_files_max)
         );
+        assert_eq!(full.shared_bytes_max, default.shared_bytes_max);
         assert_eq!(full.polling_timeout, default.polling_timeout);
     }
 

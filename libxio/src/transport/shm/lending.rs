@@ -1,17 +1,13 @@
 //! Regions across the link: which of ours the server knows by which number, and which memory of the client's a number
 //! stands for.
 
+use super::SharedMemoryOptions;
 use super::message::{Message, send};
 use crate::mem::{PeerHold, PeerMemory, WeakRegion};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Region};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-
-/// Regions of one link at a time. A pool of 1 GiB in the smallest shared class has as many chunks.
-const REGIONS_MAX: usize = 1024;
-/// Bytes of all regions of one link: address space, and what a client's touched pages may at most weigh on the server.
-const REGION_BYTES_MAX: u64 = 64 << 30;
 
 /// The client's side: its regions that the server has mapped.
 #[derive(Debug, Default)]
@@ -22,6 +18,8 @@ pub(super) struct Lender {
     /// one whose message it has not read yet.
     next: u32,
     bytes: u64,
+    /// What the server takes, once it has said so.
+    limits: Option<SharedMemoryOptions>,
 }
 
 #[derive(Debug)]
@@ -33,6 +31,16 @@ struct Known {
 }
 
 impl Lender {
+    /// Whether the server has said what it takes; nothing is lent before.
+    pub(super) fn knows_limits(&self) -> bool {
+        self.limits.is_some()
+    }
+
+    /// The server takes this much.
+    pub(super) fn limit(&mut self, limits: SharedMemoryOptions) {
+        self.limits = Some(limits);
+    }
+
     /// Where the server finds a buffer. A region that it does not know is handed over first; `None` where that can't be.
     pub(super) fn lend(&mut self, buffer: &Buffer, socket: BorrowedFd<'_>, peer: u32) -> Option<PlacedPiece> {
         let (region, offset) = buffer.place_in_region()?;
@@ -53,17 +61,18 @@ impl Lender {
         socket: BorrowedFd<'_>,
         peer: u32,
     ) -> Option<u32> {
+        let limits = self.limits?;
         let (memfd, length) = region.memfd_for(memfd_number, peer)?;
         let length = length as u64;
         if self.withdraw_dead(socket) {
             at = self.known.partition_point(|known| known.memfd < memfd_number);
         }
-        if self.known.len() >= REGIONS_MAX {
+        if self.known.len() >= limits.regions_max as usize {
             return None;
         }
         let number = self.next;
         let next = number.checked_add(1)?;
-        if self.bytes + length > REGION_BYTES_MAX {
+        if self.bytes.saturating_add(length) > limits.region_bytes_max {
             return None;
         }
         // Refused for now (the peer has not read for long, or no descriptor can be sent): the data travels instead.
@@ -90,8 +99,9 @@ impl Lender {
 }
 
 /// The server's side: the client's regions, mapped here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Borrower {
+    limits: SharedMemoryOptions,
     /// By their number on the link, which only grows.
     regions: Vec<(u32, Arc<PeerMemory>)>,
     /// Numbers below this one were given.
@@ -100,6 +110,10 @@ pub(super) struct Borrower {
 }
 
 impl Borrower {
+    pub(super) fn new(limits: SharedMemoryOptions) -> Borrower {
+        Borrower { limits, regions: Vec::new(), next: 0, bytes: 0 }
+    }
+
     /// A region was handed over.
     ///
     /// # Errors
@@ -112,10 +126,10 @@ impl Borrower {
         hold: &Arc<PeerHold>,
     ) -> Result<(), Violation> {
         let wrong = |why| Err(Violation::BadSideMessage(why));
-        if self.regions.len() >= REGIONS_MAX {
+        if self.regions.len() >= self.limits.regions_max as usize {
             return wrong("too many regions");
         }
-        if self.bytes.checked_add(length).is_none_or(|bytes| bytes > REGION_BYTES_MAX) {
+        if self.bytes.checked_add(length).is_none_or(|bytes| bytes > self.limits.region_bytes_max) {
             return wrong("too much memory");
         }
         if number < self.next || number == u32::MAX {

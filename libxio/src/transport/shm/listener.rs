@@ -1,5 +1,6 @@
 //! Where clients on this host come in: a Unix socket in the file system.
 
+use super::SharedMemoryOptions;
 use super::identity::{AllowList, Identity};
 use super::message::{Message, send};
 use super::socket::ShmSocket;
@@ -23,6 +24,7 @@ pub(super) struct ShmListener {
     uri: Uri,
     path: String,
     allow: AllowList,
+    options: SharedMemoryOptions,
     /// Device and inode of the file, so that another server's is left alone.
     file: Option<(u64, u64)>,
 }
@@ -30,7 +32,7 @@ pub(super) struct ShmListener {
 impl ShmListener {
     /// Listens at the path that the uri names as its resource, or by `?socket=`. A socket that a dead server has left
     /// there is replaced.
-    pub(super) fn bind(uri: &Uri) -> Result<ShmListener> {
+    pub(super) fn bind(uri: &Uri, options: SharedMemoryOptions) -> Result<ShmListener> {
         let path = uri.query("socket").unwrap_or(uri.resource()).to_owned();
         let failed = |cause: Errno| Error::system(format!("listening at shm:{path}"), &cause.into());
         if path == "/" {
@@ -58,7 +60,7 @@ impl ShmListener {
         rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(mode)).map_err(failed)?;
         let file = rustix::fs::stat(path.as_str()).ok().map(|status| (status.st_dev, status.st_ino));
         rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
-        Ok(ShmListener { socket, uri: local_uri(uri, &path)?, path, allow, file })
+        Ok(ShmListener { socket, uri: local_uri(uri, &path)?, path, allow, options, file })
     }
 }
 
@@ -101,7 +103,7 @@ impl Listener for ShmListener {
             match Identity::of_peer(socket.as_fd()) {
                 Ok(peer) if self.allow.allows(peer) => {
                     let name = format!("shm:pid={},uid={}", peer.pid, peer.uid);
-                    return Ok(Some(Box::new(Stream::new(ShmSocket::accepted(socket), name))));
+                    return Ok(Some(Box::new(Stream::new(ShmSocket::accepted(socket, self.options), name))));
                 }
                 Ok(peer) => {
                     tracing::warn!(

@@ -29,6 +29,8 @@ pub(super) enum Message {
     Doorbell,
     /// Server: you may not come in, for this errno.
     Refusal { errno: u32 },
+    /// Server, after Attach: hand over no more than this.
+    Limits { regions: u32, bytes: u64 },
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Default)]
@@ -71,6 +73,11 @@ impl Message {
                 bytes.kind = 5;
                 bytes.number = errno.into();
             }
+            Message::Limits { regions, bytes: length } => {
+                bytes.kind = 6;
+                bytes.number = regions.into();
+                bytes.length = length.into();
+            }
         }
         bytes
     }
@@ -89,6 +96,7 @@ impl Message {
             3 => Message::Withdraw { number },
             4 => Message::Doorbell,
             5 => Message::Refusal { errno: number },
+            6 => Message::Limits { regions: number, bytes: length },
             _ => return Err(Violation::BadSideMessage("its kind is not known")),
         };
         // Whatever the kind does not use is 0.
@@ -207,6 +215,7 @@ mod tests {
             Message::Withdraw { number: 7 },
             Message::Doorbell,
             Message::Refusal { errno: 13 },
+            Message::Limits { regions: 1024, bytes: 16 << 30 },
         ] {
             assert_eq!(Message::decode(message.encode().as_bytes()), Ok(message));
         }

@@ -24,9 +24,33 @@ use identity::AllowList;
 use listener::ShmListener;
 use socket::ShmSocket;
 
+/// What a server maps of one client's memory, at most: address space, and what the client's pages that the server touches
+/// may weigh on it. A client is told, and sends through the ring what lies beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedMemoryOptions {
+    /// Regions at a time. Default: 1,024, which is a pool of 1 GiB in the smallest shared chunks four times over.
+    pub regions_max: u32,
+    /// Bytes of all regions. Default: 16 GiB; 0 maps none.
+    pub region_bytes_max: u64,
+}
+
+impl Default for SharedMemoryOptions {
+    fn default() -> Self {
+        SharedMemoryOptions { regions_max: 1024, region_bytes_max: 16 << 30 }
+    }
+}
+
 /// The `shm` scheme.
 #[derive(Debug)]
-pub(crate) struct Shm;
+pub(crate) struct Shm {
+    options: SharedMemoryOptions,
+}
+
+impl Shm {
+    pub(crate) fn new(options: SharedMemoryOptions) -> Shm {
+        Shm { options }
+    }
+}
 
 impl Transport for Shm {
     fn scheme(&self) -> &'static str {
@@ -38,11 +62,11 @@ impl Transport for Shm {
             uri: uri.to_string(),
             reason: "a shared-memory uri names the server's socket: shm:///resource?socket=/run/raio.sock",
         })?;
-        let socket = ShmSocket::connect(path, AllowList::of(uri)?)?;
+        let socket = ShmSocket::connect(path, AllowList::of(uri)?, self.options)?;
         Ok(Box::new(Stream::new(socket, format!("shm:{path}"))))
     }
 
     fn listen(&self, uri: &Uri) -> Result<Box<dyn Listener>> {
-        Ok(Box::new(ShmListener::bind(uri)?))
+        Ok(Box::new(ShmListener::bind(uri, self.options)?))
     }
 }

@@ -1,5 +1,6 @@
 //! One end of a shared-memory link, as a socket of bytes: the rings, the Unix socket beside them, and the regions.
 
+use super::SharedMemoryOptions;
 use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
@@ -31,6 +32,10 @@ pub(super) struct ShmSocket {
     /// can reach its memory any more.
     hold: Arc<PeerHold>,
     state: State,
+    /// What is mapped of a client's memory.
+    options: SharedMemoryOptions,
+    /// What went wrong while memory was to be lent.
+    failure: Option<io::Error>,
     /// Our sleeping word is set, or was when the peer last looked.
     armed: bool,
     /// Polls that found nothing since the last look at the socket.
@@ -63,13 +68,13 @@ enum State {
 
 impl ShmSocket {
     /// Connects to the server that listens at a path.
-    pub(super) fn connect(path: &str, allow: AllowList) -> Result<ShmSocket> {
+    pub(super) fn connect(path: &str, allow: AllowList, options: SharedMemoryOptions) -> Result<ShmSocket> {
         let failed = |errno| Error::ConnectFailed { address: format!("shm:{path}"), errno };
         let address = SocketAddrUnix::new(path).map_err(|errno| failed(errno.raw_os_error()))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|errno| failed(errno.raw_os_error()))?;
-        let mut this = ShmSocket::new(socket, State::Connecting { address, allow });
+        let mut this = ShmSocket::new(socket, State::Connecting { address, allow }, options);
         match this.settle() {
             Ok(()) => Ok(this),
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(this),
@@ -78,19 +83,22 @@ impl ShmSocket {
     }
 
     /// A link that a listener has accepted.
-    pub(super) fn accepted(socket: OwnedFd) -> ShmSocket {
-        ShmSocket::new(socket, State::Unattached)
+    pub(super) fn accepted(socket: OwnedFd, options: SharedMemoryOptions) -> ShmSocket {
+        ShmSocket::new(socket, State::Unattached, options)
     }
 
-    fn new(socket: OwnedFd, state: State) -> ShmSocket {
+    fn new(socket: OwnedFd, state: State, options: SharedMemoryOptions) -> ShmSocket {
         let hold = PeerHold::new(socket);
-        ShmSocket { hold, state, armed: false, polls: 0, ended: false, shut: false }
+        ShmSocket { hold, state, options, failure: None, armed: false, polls: 0, ended: false, shut: false }
     }
 
     /// Gets on with connecting and attaching; `WouldBlock` until that is done.
     fn settle(&mut self) -> io::Result<()> {
         if self.hold.has_vanished() {
             return Err(io::Error::other(Violation::MemoryVanished));
+        }
+        if let Some(cause) = self.failure.take() {
+            return Err(cause);
         }
         match &self.state {
             State::Client { .. } | State::Server { .. } => Ok(()),
@@ -166,14 +174,20 @@ impl ShmSocket {
         match (&mut self.state, message, memfd) {
             (_, Message::Doorbell, _) => Ok(()),
             (State::Client { .. }, Message::Refusal { errno }, _) => Err(refused(errno)),
+            (State::Client { lender, .. }, Message::Limits { regions, bytes }, _) => {
+                lender.limit(SharedMemoryOptions { regions_max: regions, region_bytes_max: bytes });
+                Ok(())
+            }
             (State::Unattached, Message::Attach { length, upward, downward }, Some(memfd)) => {
                 let hold = Arc::clone(&self.hold);
                 let fits = length_for(upward, downward).is_some_and(|bytes| bytes as u64 == length);
                 let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold);
                 match rings {
                     Ok(rings) if fits => {
-                        self.state = State::Server { rings, borrower: Borrower::default() };
-                        Ok(())
+                        let SharedMemoryOptions { regions_max, region_bytes_max } = self.options;
+                        self.state = State::Server { rings, borrower: Borrower::new(self.options) };
+                        let limits = Message::Limits { regions: regions_max, bytes: region_bytes_max };
+                        send(self.hold.socket(), limits, None)
                     }
                     _ => Err(broken("the rings are not a sealed memfd of the length that it says")),
                 }
@@ -322,6 +336,14 @@ impl ByteSocket for ShmSocket {
     }
 
     fn lend(&mut self, buffer: &Buffer) -> Option<PlacedPiece> {
+        if let State::Client { lender, .. } = &self.state
+            && !lender.knows_limits()
+            // The server says it before it welcomes anybody.
+            && let Err(cause) = self.look()
+        {
+            self.failure = Some(cause);
+            return None;
+        }
         match &mut self.state {
             State::Client { lender, server, .. } => lender.lend(buffer, self.hold.socket(), server.number()),
             _ => None,
