@@ -1,7 +1,7 @@
 /*
  * Writes a remote file, reads it back and prints it: every step of libraio once.
  *
- *     gcc -O2 examples/c/hello_world.c -I raio/include -L target/release -lraio -o hello_world
+ *     gcc -O2 examples/c/hello_world.c -I libraio/include -L target/release -lraio -o hello_world
  *     LD_LIBRARY_PATH=target/release ./hello_world 127.0.0.1 5555 /data/hello.txt
  *     LD_LIBRARY_PATH=target/release ./hello_world /run/raio.sock shm /data/hello.txt
  *

@@ -2,7 +2,7 @@
  * Reads a remote file from its beginning to its end, as R-AIO's own client does: up to DEPTH reads in flight, into buffers
  * that the library provides. It prints the bytes, their checksum and the time.
  *
- *     gcc -O2 examples/c/raio_reader.c -I raio/include -L target/release -lraio -o raio_reader
+ *     gcc -O2 examples/c/raio_reader.c -I libraio/include -L target/release -lraio -o raio_reader
  *     LD_LIBRARY_PATH=target/release ./raio_reader 127.0.0.1 5555 /data/big.img [BLOCK [DEPTH [ROUNDS]]]
  *     LD_LIBRARY_PATH=target/release ./raio_reader /run/raio.sock shm /data/big.img [BLOCK [DEPTH [ROUNDS]]]
  *

@@ -7,7 +7,7 @@
 //! | have many requests in flight from one thread | [`Queue`] |
 //! | await | [`asynchronous`] |
 //! | build something else on the non-blocking core | [`engine`] |
-//! | do all this in C | [`capi`], `libraio.so` and `include/libraio.h` |
+//! | do all this in C | the package libraio: `libraio.so` and `libraio.h` |
 //!
 //! No helper threads (but for eventfds in C): the loop of a connection runs inside the calls made on it, so a program that is not inside a call
 //! costs nothing, and may take its time between two of them. A server that dies or hangs ends everything outstanding
@@ -23,8 +23,6 @@ pub mod asynchronous;
     reason = "borrowed memory as the place where data lands; the module says how that is sound"
 )]
 mod borrow;
-#[expect(unsafe_code, reason = "the edge to C; the module says what it relies on")]
-pub mod capi;
 mod client;
 pub mod engine;
 mod error;

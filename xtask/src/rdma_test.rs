@@ -44,7 +44,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     child::run(
         Command::new("cc")
             .arg("-I")
-            .arg(root().join("raio/include"))
+            .arg(root().join("libraio/include"))
             .arg("-o")
             .arg(&reader)
             .arg(root().join("xtask/rdma/reader.c"))

@@ -21,7 +21,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "raio-server/src/sys.rs",
     "raio/src/borrow.rs",
     "raio/src/asynchronous/tokio.rs",
-    "raio/src/capi/",
+    "libraio/src/",
     "examples/src/bin/external_loop_tokio.rs",
     "fio-engine/src/",
     "xtask/src/child.rs",

@@ -43,7 +43,9 @@ pub use crate::options::ClientOptions;
 use choosing::Choice;
 use memory::Promised;
 pub(crate) use memory::pool_bytes;
-pub(crate) use slab::Slab;
+/// For libraio; no part of the interface.
+#[doc(hidden)]
+pub use slab::Slab;
 use watch::{Verdict, Watch};
 
 use crate::proto::Op;
@@ -262,12 +264,13 @@ impl Engine {
     }
 
     /// Whether the server has accepted, and the connection is not lost.
-    pub(crate) fn is_connected(&self) -> bool {
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected)
     }
 
-    /// What a child made by fork has to close, see [`Context::descriptors`].
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+    /// What a child made by fork has to close, see [`Context::descriptors`](libxio::Context::descriptors).
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.context.descriptors()
     }
 
@@ -327,7 +330,7 @@ impl Engine {
     }
 
     /// Closes in good order; afterwards the connection is lost.
-    pub(crate) fn say_goodbye(&mut self) {
+    pub fn say_goodbye(&mut self) {
         if !matches!(self.state, State::Lost(_)) && self.context.close(self.connection).is_ok() {
             let deadline = Instant::now() + CLOSE_TIMEOUT;
             while !matches!(self.state, State::Lost(_)) {
@@ -349,7 +352,7 @@ impl Engine {
 
     /// Cuts the connection at once. When this returns nobody touches memory of any operation any more, and what had
     /// ended and was not taken is gone too.
-    pub(crate) fn sever(&mut self) {
+    pub fn sever(&mut self) {
         self.lose(libxio::Error::ClosedLocally);
         self.ended.clear();
         self.call = None;

@@ -2,7 +2,7 @@
 
 /// A table of `T` whose free places are used again, the last freed first.
 #[derive(Debug)]
-pub(crate) struct Slab<T> {
+pub struct Slab<T> {
     places: Vec<Place<T>>,
     /// Head of the list of free places.
     free: Option<usize>,
@@ -16,17 +16,33 @@ enum Place<T> {
     Free(Option<usize>),
 }
 
-impl<T> Slab<T> {
-    pub(crate) fn new() -> Slab<T> {
+impl<T> Default for Slab<T> {
+    fn default() -> Slab<T> {
         Slab { places: Vec::new(), free: None, length: 0 }
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
+impl<T> Slab<T> {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Slab<T> {
+        Slab::default()
+    }
+
+    /// Whether no entry is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Entries in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.length
     }
 
     /// Adds an entry and says its number, the smallest that fits if nothing was removed yet.
-    pub(crate) fn insert(&mut self, entry: T) -> usize {
+    pub fn insert(&mut self, entry: T) -> usize {
         self.length += 1;
         match self.free {
             Some(index) => {
@@ -44,7 +60,7 @@ impl<T> Slab<T> {
     }
 
     /// Takes an entry out; `None` where there is none.
-    pub(crate) fn remove(&mut self, index: usize) -> Option<T> {
+    pub fn remove(&mut self, index: usize) -> Option<T> {
         let place = self.places.get_mut(index)?;
         if matches!(place, Place::Free(_)) {
             return None;
@@ -60,7 +76,7 @@ impl<T> Slab<T> {
     }
 
     /// The entry with this number.
-    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         match self.places.get_mut(index) {
             Some(Place::Taken(entry)) => Some(entry),
             _ => None,
@@ -68,18 +84,18 @@ impl<T> Slab<T> {
     }
 
     /// The number of an entry that fits.
-    pub(crate) fn find(&self, fits: impl Fn(&T) -> bool) -> Option<usize> {
+    pub fn find(&self, fits: impl Fn(&T) -> bool) -> Option<usize> {
         self.places.iter().position(|place| matches!(place, Place::Taken(entry) if fits(entry)))
     }
 
     /// The numbers of all entries.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
         let taken = |(number, place): (usize, &Place<T>)| matches!(place, Place::Taken(_)).then_some(number);
         self.places.iter().enumerate().filter_map(taken)
     }
 
     /// Takes out all entries.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+    pub fn drain(&mut self) -> impl Iterator<Item = T> {
         self.free = None;
         self.length = 0;
         self.places.drain(..).filter_map(|place| match place {
@@ -89,7 +105,7 @@ impl<T> Slab<T> {
     }
 
     /// All entries.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.places.iter_mut().filter_map(|place| match place {
             Place::Taken(entry) => Some(entry),
             Place::Free(_) => None,

@@ -30,7 +30,7 @@ impl Engine {
 
     /// Gives a silent server up where the messaging layer does not.
     pub(super) fn watch_server(&mut self, events: usize) {
-        if events > 0 || self.pending.len() == 0 || !matches!(self.state, State::Connected) {
+        if events > 0 || self.pending.is_empty() || !matches!(self.state, State::Connected) {
             return self.watch.reset();
         }
         match self.watch.silent(Instant::now(), self.statistics.snapshot().frames_received) {

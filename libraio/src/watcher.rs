@@ -2,10 +2,10 @@
 //! that names one starts a watcher for its session: it waits on the link, runs the loop when something came and no call
 //! runs on the session, and so the eventfd is written. It touches no memory of the application.
 
-use super::errno::Errno;
-use super::fork::PrivateFd;
-use super::session::Session;
-use super::state::Place;
+use crate::errno::Errno;
+use crate::fork::PrivateFd;
+use crate::session::Session;
+use crate::state::Place;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -19,21 +19,21 @@ const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// A session's watcher, as the session has it.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// How calls speak to the watcher.
 #[derive(Debug)]
-pub(super) struct Signal {
+pub(crate) struct Signal {
     bell: PrivateFd,
     stop: AtomicBool,
 }
 
 impl Signal {
     /// Makes the watcher look at its session. To be called without the session's lock.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // A full counter rings as well.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
@@ -41,7 +41,7 @@ impl Signal {
 
 impl Watcher {
     /// Starts a watcher for the session with this handle, which lives at this place.
-    pub(super) fn start(place: &'static Place, handle: c_int, ring: RawFd) -> Result<Watcher, Errno> {
+    pub(crate) fn start(place: &'static Place, handle: c_int, ring: RawFd) -> Result<Watcher, Errno> {
         let bell = PrivateFd::make(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
         let signal = Arc::new(Signal { bell, stop: AtomicBool::new(false) });
         let theirs = Arc::clone(&signal);
@@ -55,7 +55,7 @@ impl Watcher {
         Ok(Watcher { signal, thread: Some(thread) })
     }
 
-    pub(super) fn signal(&self) -> Arc<Signal> {
+    pub(crate) fn signal(&self) -> Arc<Signal> {
         Arc::clone(&self.signal)
     }
 }

@@ -3,12 +3,12 @@
 //! Submit and getevents find their session by the place in the context's token, without a lock that another session
 //! could hold; only calls that name a handle look it up in a map. Places are never freed, and used again.
 
-use super::chunks::{Chunks, Numbers};
-use super::errno::Errno;
-use super::fork;
-use super::memory::MemoryTable;
-use super::session::Session;
-use super::token::CONTEXT;
+use crate::chunks::{Chunks, Numbers};
+use crate::errno::Errno;
+use crate::fork;
+use crate::memory::MemoryTable;
+use crate::session::Session;
+use crate::token::CONTEXT;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
 
 /// All that this process has.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     places: Chunks<Place, STEPS>,
     names: Mutex<Names>,
     pub memory: MemoryTable,
@@ -44,7 +44,7 @@ pub(super) struct State {
 
 /// Where a session lives.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Token of the session's context, so that a stale one is known without the lock; 0 while there is none.
     context: AtomicU64,
     session: Mutex<Option<Session>>,
@@ -57,7 +57,7 @@ struct Names {
 }
 
 /// The state of this process.
-pub(super) fn state() -> &'static State {
+pub(crate) fn state() -> &'static State {
     let mut found = STATE.load(Ordering::Acquire);
     if found.is_null() {
         fork::handle_forks();
@@ -76,7 +76,7 @@ pub(super) fn state() -> &'static State {
 }
 
 /// In a child made by fork, before anything else runs there.
-pub(super) fn start_again_in_child() {
+pub(crate) fn start_again_in_child() {
     HANDLE_INHERITED_END.store(HANDLE_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
     CONTEXT_INHERITED_END.store(CONTEXT_NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
     // The parent's state is left as it is: its locks may be held by threads that don't exist here.
@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Takes a new session in, and gives it its handle. Where there is no room it is stopped.
-    pub(super) fn add(&self, session: Session) -> Result<c_int, Errno> {
+    pub(crate) fn add(&self, session: Session) -> Result<c_int, Errno> {
         let mut names = self.names();
         let number = names.numbers.take(Chunks::<Place, STEPS>::PLACES);
         // No handle is ever used twice: they end after two thousand million sessions.
@@ -110,7 +110,7 @@ impl State {
     }
 
     /// Takes a session out. Its place is free for another one.
-    pub(super) fn remove(&self, handle: c_int) -> Option<Session> {
+    pub(crate) fn remove(&self, handle: c_int) -> Option<Session> {
         let mut names = self.names();
         let number = names.places.remove(&handle)?;
         drop(names);
@@ -123,13 +123,13 @@ impl State {
     }
 
     /// The place of the session with this handle.
-    pub(super) fn by_handle(&self, handle: c_int) -> Result<&Place, Errno> {
+    pub(crate) fn by_handle(&self, handle: c_int) -> Result<&Place, Errno> {
         let number = self.names().places.get(&handle).copied().ok_or(Errno::HANDLE)?;
         self.places.get(number).ok_or(Errno::HANDLE)
     }
 
     /// The place of the session with this context.
-    pub(super) fn by_context(&self, token: u64) -> Result<&Place, Errno> {
+    pub(crate) fn by_context(&self, token: u64) -> Result<&Place, Errno> {
         let place = CONTEXT.place(token).ok_or(Errno::INVALID)?;
         match self.places.get(place).filter(|place| place.context.load(Ordering::Acquire) == token) {
             Some(place) => Ok(place),
@@ -147,7 +147,7 @@ impl State {
 
 impl Place {
     /// The session here, locked. A call on it that panicked has left it in an unknown state: it is severed now.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
         self.session.lock().unwrap_or_else(|poisoned| {
             self.session.clear_poison();
             let mut guard = poisoned.into_inner();
@@ -159,22 +159,22 @@ impl Place {
     }
 
     /// As `lock`, but `None` while a call runs on the session.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Session>>> {
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Session>>> {
         self.session.try_lock().ok()
     }
 
     /// Notes the context that the session has now; 0 for none.
-    pub(super) fn set_context(&self, token: u64) {
+    pub(crate) fn set_context(&self, token: u64) {
         self.context.store(token, Ordering::Release);
     }
 }
 
 /// A token for a context of the session at this place.
-pub(super) fn new_context_token(place: usize) -> u64 {
+pub(crate) fn new_context_token(place: usize) -> u64 {
     CONTEXT.token(CONTEXT_NEXT.fetch_add(1, Ordering::Relaxed), place)
 }
 
 /// Whether a handle belongs to a parent of this process.
-pub(super) fn is_inherited(handle: c_int) -> bool {
+pub(crate) fn is_inherited(handle: c_int) -> bool {
     (HANDLE_FIRST..HANDLE_INHERITED_END.load(Ordering::Relaxed)).contains(&handle)
 }

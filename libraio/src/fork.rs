@@ -1,6 +1,6 @@
 //! fork(2): what a session is made of belongs to the process that made it.
 //!
-//! A child finds a fresh, empty [`State`](super::state::State), and the descriptors that it inherited are closed, so
+//! A child finds a fresh, empty [`State`](crate::state::State), and the descriptors that it inherited are closed, so
 //! that the parent's connections end with the parent. Nothing else of the parent's sessions is touched in the child:
 //! no destructor runs, no goodbye is said, and their memory stays what the kernel made of it.
 //!
@@ -8,8 +8,8 @@
 //! lock, so a child never closes a number that meanwhile means something else. Links may be closed by the engine at any
 //! time; they are told from strangers by their inode.
 
-use super::errno::Errno;
-use super::state;
+use crate::errno::Errno;
+use crate::state;
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -34,7 +34,7 @@ fn list() -> MutexGuard<'static, Vec<Listed>> {
 }
 
 /// Sees to it that fork is handled. Called before the first descriptor is made.
-pub(super) fn handle_forks() {
+pub(crate) fn handle_forks() {
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
         // SAFETY: the handlers are functions without arguments that don't unwind: they lock, close and allocate only.
@@ -80,7 +80,7 @@ fn identity(fd: RawFd) -> Option<(u64, u64)> {
 }
 
 /// Makes something that has descriptors; children close those that `descriptors` names.
-pub(super) fn make<T>(
+pub(crate) fn make<T>(
     make: impl FnOnce() -> Result<T, Errno>,
     descriptors: impl FnOnce(&T) -> Vec<RawFd>,
 ) -> Result<(T, Descriptors), Errno> {
@@ -104,21 +104,21 @@ fn add(list: &mut Vec<Listed>, descriptors: Vec<RawFd>) -> Vec<RawFd> {
 
 /// Descriptors on the list.
 #[derive(Debug)]
-pub(super) struct Descriptors {
+pub(crate) struct Descriptors {
     numbers: Vec<RawFd>,
 }
 
 impl Descriptors {
     /// Their owner has others now. (A child that another thread makes between their making and this call keeps them
     /// open: they are closed when it ends, or begins another program.)
-    pub(super) fn renew(&mut self, descriptors: impl Iterator<Item = RawFd>) {
+    pub(crate) fn renew(&mut self, descriptors: impl Iterator<Item = RawFd>) {
         let mut list = list();
         list.retain(|listed| !self.numbers.contains(&listed.fd));
         self.numbers = add(&mut list, descriptors.collect());
     }
 
     /// Drops their owner, which closes them, and takes them off the list, as one step.
-    pub(super) fn close_with<T>(self, owner: T) {
+    pub(crate) fn close_with<T>(self, owner: T) {
         let mut list = list();
         list.retain(|listed| !self.numbers.contains(&listed.fd));
         drop(owner);
@@ -127,13 +127,13 @@ impl Descriptors {
 
 /// A descriptor of our own that children close.
 #[derive(Debug)]
-pub(super) struct PrivateFd {
+pub(crate) struct PrivateFd {
     /// Some until it is dropped.
     inner: Option<(OwnedFd, Descriptors)>,
 }
 
 impl PrivateFd {
-    pub(super) fn make(make_fd: impl FnOnce() -> rustix::io::Result<OwnedFd>) -> Result<PrivateFd, Errno> {
+    pub(crate) fn make(make_fd: impl FnOnce() -> rustix::io::Result<OwnedFd>) -> Result<PrivateFd, Errno> {
         let made = make(|| Ok(make_fd()?), |fd| vec![fd.as_raw_fd()])?;
         Ok(PrivateFd { inner: Some(made) })
     }

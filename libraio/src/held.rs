@@ -1,9 +1,9 @@
 //! Buffers of the library that the caller reads until it releases their events.
 
-use super::errno::Errno;
-use super::token::{EVENT, NOTHING_HELD};
-use crate::engine::Slab;
+use crate::errno::Errno;
+use crate::token::{EVENT, NOTHING_HELD};
 use libxio::Buffer;
+use raio::engine::Slab;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Events held at a time: the place in a handle has 20 bits. The pool's limit comes first unless reads are tiny.
@@ -18,19 +18,19 @@ const GENERATION_STRIDE: u64 = 0x9_E377_9B97;
 
 /// What a context holds for events that were not released.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     buffers: Slab<(u64, Buffer)>,
     generation: u64,
 }
 
 impl Held {
-    pub(super) fn new() -> Held {
+    pub(crate) fn new() -> Held {
         let generation = GENERATIONS.fetch_add(GENERATION_STRIDE, Ordering::Relaxed);
         Held { buffers: Slab::new(), generation }
     }
 
     /// Keeps a buffer; gives the event's handle.
-    pub(super) fn hold(&mut self, buffer: Buffer) -> Result<u64, Errno> {
+    pub(crate) fn hold(&mut self, buffer: Buffer) -> Result<u64, Errno> {
         if self.buffers.len() >= HELD_MAX {
             return Err(Errno::NO_MEMORY);
         }
@@ -44,7 +44,7 @@ impl Held {
     }
 
     /// Gives a buffer back.
-    pub(super) fn release(&mut self, handle: u64) -> Result<(), Errno> {
+    pub(crate) fn release(&mut self, handle: u64) -> Result<(), Errno> {
         if handle == NOTHING_HELD {
             return Ok(());
         }

@@ -1,9 +1,9 @@
 //! Memory that the caller registered, or had from `raio_alloc`. It belongs to the process, whatever context it was
 //! registered with. A request finds its registration by the place in the token; the lock it takes is that place's own.
 
-use super::chunks::{Chunks, Numbers};
-use super::errno::Errno;
-use super::token::MEMORY;
+use crate::chunks::{Chunks, Numbers};
+use crate::errno::Errno;
+use crate::token::MEMORY;
 use libxio::Region;
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -17,7 +17,7 @@ const STEPS: usize = 16_384;
 const LENGTH_MAX: usize = isize::MAX as usize;
 
 #[derive(Debug)]
-pub(super) struct MemoryTable {
+pub(crate) struct MemoryTable {
     places: Chunks<Place, STEPS>,
     /// Generations begin at 1.
     generation: AtomicU64,
@@ -38,7 +38,7 @@ struct Registration {
 }
 
 impl MemoryTable {
-    pub(super) fn new() -> MemoryTable {
+    pub(crate) fn new() -> MemoryTable {
         MemoryTable {
             places: Chunks::new(),
             generation: AtomicU64::new(1),
@@ -51,7 +51,7 @@ impl MemoryTable {
     ///
     /// # Safety
     /// As [`Region::register`]: it stays valid until it is deregistered and requests over it have ended.
-    pub(super) unsafe fn register(&self, address: *mut u8, length: usize) -> Result<u64, Errno> {
+    pub(crate) unsafe fn register(&self, address: *mut u8, length: usize) -> Result<u64, Errno> {
         let pointer = NonNull::new(address).ok_or(Errno::NULL)?;
         if length == 0 || length > LENGTH_MAX || address.addr().checked_add(length).is_none() {
             return Err(Errno::INVALID);
@@ -61,12 +61,12 @@ impl MemoryTable {
     }
 
     /// Takes a registration back. Requests over it that are in flight keep what they need of it.
-    pub(super) fn deregister(&self, token: u64) -> Result<(), Errno> {
+    pub(crate) fn deregister(&self, token: u64) -> Result<(), Errno> {
         self.remove(token, false)
     }
 
     /// The registration, to be used by a request that lies in it.
-    pub(super) fn find(&self, token: u64) -> Result<Region, Errno> {
+    pub(crate) fn find(&self, token: u64) -> Result<Region, Errno> {
         let place = MEMORY.place(token).and_then(|place| self.places.get(place)).ok_or(Errno::INVALID)?;
         match &*place.0.read().unwrap_or_else(PoisonError::into_inner) {
             Some(found) if found.token == token => Ok(found.region.clone()),
@@ -75,7 +75,7 @@ impl MemoryTable {
     }
 
     /// Zeroed memory that every transport likes best: its address and registration.
-    pub(super) fn allocate(&self, length: usize) -> Result<(*mut u8, u64), Errno> {
+    pub(crate) fn allocate(&self, length: usize) -> Result<(*mut u8, u64), Errno> {
         if length == 0 || length > LENGTH_MAX {
             return Err(Errno::INVALID);
         }
@@ -87,7 +87,7 @@ impl MemoryTable {
     }
 
     /// Gives memory of `allocate` back; it is unmapped when the last request over it has ended.
-    pub(super) fn free(&self, address: *mut u8) -> Result<(), Errno> {
+    pub(crate) fn free(&self, address: *mut u8) -> Result<(), Errno> {
         let token = self.allocated().remove(&address.addr()).ok_or(Errno::INVALID)?;
         self.remove(token, true)
     }

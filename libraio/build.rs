@@ -19,13 +19,12 @@ fn main() -> io::Result<()> {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{SONAME}");
     // What the libraries inside export for C is none of our interface.
     println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
-    // OUT_DIR is target/PROFILE/build/raio-HASH/out. Where cargo was told otherwise, nothing is put anywhere.
+    // OUT_DIR is target/PROFILE/build/libraio-HASH/out. Where cargo was told otherwise, nothing is put anywhere.
     let out = PathBuf::from(variable("OUT_DIR"));
     let Some(profile) = out.ancestors().nth(3).filter(|folder| folder.join("build").is_dir()) else {
         return Ok(());
     };
     link(&profile.join(SONAME))?;
-    link(&profile.join("deps").join(SONAME))?;
     let text = fs::read_to_string(template)?;
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let filled = (lines.join("\n") + "\n")

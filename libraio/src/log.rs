@@ -6,7 +6,7 @@ use std::sync::Once;
 use tracing_subscriber::EnvFilter;
 
 /// Starts the log if it is asked for. A program written in Rust that has a log of its own keeps it.
-pub(super) fn start() {
+pub(crate) fn start() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         let Ok(directives) = std::env::var("RAIO_LOG") else { return };

@@ -1,4 +1,4 @@
-//! `libraio`: the C interface, as `include/libraio.h` declares it. From Rust, use the rest of this crate.
+//! `libraio.so`: raio for C, as `include/libraio.h` declares it. From Rust, use the crate raio.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -12,8 +12,12 @@
 //! What callers name by handle, context, registration or event is looked up, never followed: a stale or wrong one is an
 //! error. Only pointers to their own memory are followed, as far as the header asks them to be valid.
 
+#![expect(unsafe_code, reason = "the edge to C; every block says what it relies on")]
+
 mod abi;
 mod address;
+#[cfg(test)]
+mod allocations;
 mod chunks;
 mod context;
 mod errno;

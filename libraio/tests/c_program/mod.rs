@@ -1,23 +1,47 @@
-//! Compiles C programs against `libraio.h` and the library that cargo built for the tests, and runs them.
+//! Compiles C programs against `libraio.h` and the library, which it builds, and runs them.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Time for one program, under valgrind on a busy machine.
 const PROGRAM_TIME: Duration = Duration::from_secs(240);
 
-/// The library that belongs to this test: cargo builds every kind of a library's outputs before its tests.
+/// The library as it is now, of the same profile as this test. Cargo builds no library for tests that can't link with it
+/// as Rust does, so it is asked to; where nothing has changed that is done at once.
 pub fn library() -> PathBuf {
-    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-    let library = folder.join("libraio.so");
-    assert!(library.exists(), "{} is not there, though cargo builds it before this test", library.display());
-    library
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(build).clone()
+}
+
+fn build() -> PathBuf {
+    // This program is TARGET/PROFILE/deps/NAME.
+    let program = std::env::current_exe().unwrap();
+    let mut folders = program.ancestors().skip(2);
+    let (folder, target) = (folders.next().unwrap(), folders.next().unwrap());
+    let profile = match folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--package", "libraio", "--profile", profile, "--target-dir"])
+        .arg(target);
+    // What a cargo sets for its tests must not reach another cargo, or it builds things anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join("libraio.so")
 }
 
 /// A file of this package.

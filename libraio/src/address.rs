@@ -1,6 +1,6 @@
 //! From a transport's name and a socket address to a uri.
 
-use super::errno::Errno;
+use crate::errno::Errno;
 use libxio::Uri;
 use std::ffi::{CStr, c_char};
 use std::fmt::Write;
@@ -14,7 +14,7 @@ const TRANSPORT_BYTES_MAX: usize = 16;
 ///
 /// # Safety
 /// `transport` is NULL or a string, `address` is NULL or valid for `length` bytes.
-pub(super) unsafe fn uri(
+pub(crate) unsafe fn uri(
     transport: *const c_char,
     address: *const libc::sockaddr,
     length: libc::socklen_t,

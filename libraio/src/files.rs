@@ -1,11 +1,11 @@
 //! The functions on sessions and files. `include/libraio.h` documents them for callers.
 
-use super::errno::{Errno, errno_call};
-use super::session::Session;
-use super::state::{is_inherited, state};
-use super::{address, log, on_handle};
-use crate::engine::Operation;
-use crate::proto::{Attributes, PATH_BYTES_MAX};
+use crate::errno::{Errno, errno_call};
+use crate::session::Session;
+use crate::state::{is_inherited, state};
+use crate::{address, log, on_handle};
+use raio::engine::Operation;
+use raio::proto::{Attributes, PATH_BYTES_MAX};
 use std::ffi::{c_char, c_int, c_longlong, c_ulonglong};
 
 /// Connects to a server and opens a session: a handle, or -1 and errno.

@@ -11,24 +11,24 @@ pub type ContextToken = *mut c_void;
 pub type MemoryToken = *mut c_void;
 
 /// `RAIO_CMD_PREAD`.
-pub(super) const CMD_PREAD: c_int = 0;
+pub(crate) const CMD_PREAD: c_int = 0;
 /// `RAIO_CMD_PWRITE`.
-pub(super) const CMD_PWRITE: c_int = 1;
+pub(crate) const CMD_PWRITE: c_int = 1;
 /// `RAIO_CMD_FSYNC`.
-pub(super) const CMD_FSYNC: c_int = 2;
+pub(crate) const CMD_FSYNC: c_int = 2;
 /// `RAIO_CMD_FDSYNC`.
-pub(super) const CMD_FDSYNC: c_int = 3;
+pub(crate) const CMD_FDSYNC: c_int = 3;
 /// `RAIO_CMD_DISCARD`.
-pub(super) const CMD_DISCARD: c_int = 4;
+pub(crate) const CMD_DISCARD: c_int = 4;
 /// `RAIO_CMD_PREADV`.
-pub(super) const CMD_PREADV: c_int = 5;
+pub(crate) const CMD_PREADV: c_int = 5;
 /// `RAIO_CMD_PWRITEV`.
-pub(super) const CMD_PWRITEV: c_int = 6;
+pub(crate) const CMD_PWRITEV: c_int = 6;
 
 /// `RAIO_IOCB_FLAG_RESFD`: write the eventfd `resfd` when the request can be reaped.
-pub(super) const FLAG_RESFD: c_uint = 1;
+pub(crate) const FLAG_RESFD: c_uint = 1;
 /// `RAIO_IOCB_FLAG_DURABLE`: a write is on stable storage when it completes.
-pub(super) const FLAG_DURABLE: c_uint = 2;
+pub(crate) const FLAG_DURABLE: c_uint = 2;
 
 /// `struct raio_iocb_common`.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use std::ffi::c_void;
 
 /// What a token stands for: the layout of its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TokenKind {
+pub(crate) struct TokenKind {
     /// The highest byte.
     mark: u8,
     /// Bits of the place's number.
@@ -21,41 +21,41 @@ pub(super) struct TokenKind {
 }
 
 /// `raio_context_t`.
-pub(super) const CONTEXT: TokenKind = TokenKind { mark: b'C', place_bits: 16 };
+pub(crate) const CONTEXT: TokenKind = TokenKind { mark: b'C', place_bits: 16 };
 /// `raio_mr_t`.
-pub(super) const MEMORY: TokenKind = TokenKind { mark: b'M', place_bits: 20 };
+pub(crate) const MEMORY: TokenKind = TokenKind { mark: b'M', place_bits: 20 };
 /// `handle` of an event that holds a buffer.
-pub(super) const EVENT: TokenKind = TokenKind { mark: b'E', place_bits: 20 };
+pub(crate) const EVENT: TokenKind = TokenKind { mark: b'E', place_bits: 20 };
 
 /// `handle` of an event that holds nothing: it may be released any number of times.
-pub(super) const NOTHING_HELD: u64 = (b'N' as u64) << 56;
+pub(crate) const NOTHING_HELD: u64 = (b'N' as u64) << 56;
 
 const BELOW_MARK: u64 = (1 << 56) - 1;
 
 impl TokenKind {
     /// The token of a place in one generation. The generation is counted from 1 and cut to its bits.
-    pub(super) fn token(self, generation: u64, place: usize) -> u64 {
+    pub(crate) fn token(self, generation: u64, place: usize) -> u64 {
         u64::from(self.mark) << 56 | (generation << self.place_bits) & BELOW_MARK | place as u64
     }
 
     /// The number of the place; `None` for what is no token of this kind.
-    pub(super) fn place(self, token: u64) -> Option<usize> {
+    pub(crate) fn place(self, token: u64) -> Option<usize> {
         (token >> 56 == u64::from(self.mark)).then_some((token & ((1 << self.place_bits) - 1)) as usize)
     }
 
     /// The generation of a token of this kind.
-    pub(super) fn generation(self, token: u64) -> u64 {
+    pub(crate) fn generation(self, token: u64) -> u64 {
         (token & BELOW_MARK) >> self.place_bits
     }
 }
 
 /// As C holds it.
-pub(super) fn to_pointer(token: u64) -> *mut c_void {
+pub(crate) fn to_pointer(token: u64) -> *mut c_void {
     std::ptr::without_provenance_mut(token as usize)
 }
 
 /// As C gave it.
-pub(super) fn from_pointer(pointer: *mut c_void) -> u64 {
+pub(crate) fn from_pointer(pointer: *mut c_void) -> u64 {
     pointer.addr() as u64
 }
 

@@ -1,9 +1,9 @@
 //! What a C caller hears of a failure: one number, from one table.
 //!
-//! [`crate::Error::errno`] translates what went wrong below; the constants here are the edge's own. Every function
+//! [`raio::Error::errno`] translates what went wrong below; the constants here are the edge's own. Every function
 //! enters through [`errno_call`] or [`negative_call`], which also keep panics inside.
 
-use crate::Error;
+use raio::Error;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,34 +11,34 @@ use std::sync::Once;
 
 /// A failure on its way to a C caller: an errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Errno(pub c_int);
+pub(crate) struct Errno(pub c_int);
 
 impl Errno {
     /// A pointer that must not be NULL is.
-    pub(super) const NULL: Errno = Errno(libc::EFAULT);
+    pub(crate) const NULL: Errno = Errno(libc::EFAULT);
     /// A number, size or combination that can't be meant.
-    pub(super) const INVALID: Errno = Errno(libc::EINVAL);
+    pub(crate) const INVALID: Errno = Errno(libc::EINVAL);
     /// No session of this process has the handle, or no file is open on it.
-    pub(super) const HANDLE: Errno = Errno(libc::EBADF);
+    pub(crate) const HANDLE: Errno = Errno(libc::EBADF);
     /// There is one already: a context, an open file.
-    pub(super) const BUSY: Errno = Errno(libc::EBUSY);
+    pub(crate) const BUSY: Errno = Errno(libc::EBUSY);
     /// The depth is full, or it is too late to cancel.
-    pub(super) const AGAIN: Errno = Errno(libc::EAGAIN);
+    pub(crate) const AGAIN: Errno = Errno(libc::EAGAIN);
     /// The connection is gone and every event was returned.
-    pub(super) const LOST: Errno = Errno(libc::ECONNRESET);
+    pub(crate) const LOST: Errno = Errno(libc::ECONNRESET);
     /// Tables of the process are full.
-    pub(super) const NO_ROOM: Errno = Errno(libc::ENFILE);
+    pub(crate) const NO_ROOM: Errno = Errno(libc::ENFILE);
     /// No memory, or no place for one more registration.
-    pub(super) const NO_MEMORY: Errno = Errno(libc::ENOMEM);
+    pub(crate) const NO_MEMORY: Errno = Errno(libc::ENOMEM);
     /// No such transport in this build.
-    pub(super) const TRANSPORT: Errno = Errno(libc::EPROTONOSUPPORT);
+    pub(crate) const TRANSPORT: Errno = Errno(libc::EPROTONOSUPPORT);
     /// An address of a family that the transport does not have.
-    pub(super) const FAMILY: Errno = Errno(libc::EAFNOSUPPORT);
+    pub(crate) const FAMILY: Errno = Errno(libc::EAFNOSUPPORT);
     /// A fault in this library; `RAIO_LOG=error` shows it.
     const PANIC: Errno = Errno(libc::EIO);
 
     /// As an event's `res` has it.
-    pub(super) fn negative(self) -> i64 {
+    pub(crate) fn negative(self) -> i64 {
         -i64::from(self.0)
     }
 }
@@ -64,7 +64,7 @@ impl From<rustix::io::Errno> for Errno {
 }
 
 /// Runs the body of a function that returns -1 and sets errno where it fails.
-pub(super) fn errno_call<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
+pub(crate) fn errno_call<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) -> T {
     match guarded(body) {
         Ok(value) => value,
         Err(errno) => {
@@ -75,7 +75,7 @@ pub(super) fn errno_call<T>(failed: T, body: impl FnOnce() -> Result<T, Errno>) 
 }
 
 /// Runs the body of a function that returns -errno where it fails. It sets errno as well, for callers that look there.
-pub(super) fn negative_call(body: impl FnOnce() -> Result<c_int, Errno>) -> c_int {
+pub(crate) fn negative_call(body: impl FnOnce() -> Result<c_int, Errno>) -> c_int {
     match guarded(body) {
         Ok(value) => value,
         Err(errno) => {

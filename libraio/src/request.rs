@@ -4,16 +4,16 @@
 //! stand together from the start. Addresses are kept as numbers: they are the caller's promise, not ours to follow before
 //! a part is made.
 
-use super::abi::{
+use crate::abi::{
     CMD_DISCARD, CMD_FDSYNC, CMD_FSYNC, CMD_PREAD, CMD_PREADV, CMD_PWRITE, CMD_PWRITEV, FLAG_DURABLE,
     FLAG_RESFD, Iocb,
 };
-use super::errno::Errno;
-use super::memory::MemoryTable;
-use super::token;
-use crate::engine::Operation;
-use crate::proto::Handle;
+use crate::errno::Errno;
+use crate::memory::MemoryTable;
+use crate::token;
 use libxio::{BUFFER_LEN_MAX, Buffer, Landing, Region, SGL_PIECES_MAX, Sgl};
+use raio::engine::Operation;
+use raio::proto::Handle;
 use std::ffi::c_int;
 use std::ptr::{NonNull, with_exposed_provenance_mut};
 
@@ -25,7 +25,7 @@ const IOVECS_MAX: u64 = 1024;
 
 /// A request that was submitted and has not completed.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The iocb's address: given back with the event, and where the address of a library-provided buffer goes.
     pub iocb: usize,
     /// `data` of the iocb.
@@ -71,7 +71,7 @@ impl Request {
     ///
     /// # Safety
     /// `iocb` is NULL or points to an iocb whose memory is as libraio.h asks.
-    pub(super) unsafe fn new(
+    pub(crate) unsafe fn new(
         iocb: *mut Iocb,
         table: &MemoryTable,
         part_max: u32,
@@ -137,7 +137,7 @@ impl Request {
     }
 
     /// The operation that moves the next part, at most `part_max` bytes.
-    pub(super) fn next_part(&mut self, handle: Handle, part_max: u32) -> Result<Operation, Errno> {
+    pub(crate) fn next_part(&mut self, handle: Handle, part_max: u32) -> Result<Operation, Errno> {
         let offset = self.offset + self.moved;
         let length = (self.length - self.moved).min(u64::from(part_max));
         self.asked = length;
@@ -163,20 +163,20 @@ impl Request {
     }
 
     /// A part has ended: notes what it moved, and says whether another one follows.
-    pub(super) fn part_ended(&mut self, moved: u64) -> bool {
+    pub(crate) fn part_ended(&mut self, moved: u64) -> bool {
         let moves = matches!(self.command, Command::Read | Command::Write { .. });
         self.moved += moved.min(self.asked);
         moves && moved == self.asked && self.moved < self.length
     }
 
     /// Bytes moved so far.
-    pub(super) fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.moved
     }
 
     /// What the caller is to read of a buffer that the library provided: for one from the pool, `arrived` with the
     /// data; `None` where the caller had the memory.
-    pub(super) fn provided(&self, arrived: Sgl) -> Result<Option<Buffer>, Errno> {
+    pub(crate) fn provided(&self, arrived: Sgl) -> Result<Option<Buffer>, Errno> {
         match &self.memory {
             Memory::Pool if arrived.pieces().len() > 1 => Ok(Some(Buffer::from_vec(arrived.to_vec()))),
             Memory::Pool => Ok(arrived.into_pieces().next()),
@@ -289,7 +289,7 @@ unsafe fn pieces(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capi::abi::IocbCommon;
+    use crate::abi::IocbCommon;
     use std::ffi::c_void;
 
     const FILE: Handle = Handle(1);

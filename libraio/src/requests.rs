@@ -1,10 +1,10 @@
 //! The functions on contexts, requests and their memory. `include/libraio.h` documents them for callers.
 
-use super::abi::{ContextToken, Event, Iocb, MemoryToken};
-use super::context::count;
-use super::errno::{Errno, errno_call, negative_call};
-use super::state::state;
-use super::{on_context, on_handle, token};
+use crate::abi::{ContextToken, Event, Iocb, MemoryToken};
+use crate::context::count;
+use crate::errno::{Errno, errno_call, negative_call};
+use crate::state::state;
+use crate::{on_context, on_handle, token};
 use std::ffi::{c_int, c_long, c_void};
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
  *
  * Compile and run a program where the library was built:
  *
- *     gcc prog.c -I raio/include -L target/release -lraio
+ *     gcc prog.c -I libraio/include -L target/release -lraio
  *     LD_LIBRARY_PATH=target/release ./a.out
  *
  * or, with any build system, PKG_CONFIG_PATH=target/release/pkgconfig and $(pkg-config --cflags --libs libraio).

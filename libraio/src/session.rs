@@ -1,15 +1,15 @@
 //! A session: one connection, at most one open file and one context on it.
 
-use super::context::{DEPTH_MAX, IoContext, OpenFile};
-use super::errno::Errno;
-use super::fork::{self, Descriptors};
-use super::notifier::Notifier;
-use super::state::{self, Place};
-use super::watcher::{Signal, Watcher};
-use crate::engine::{Engine, Operation, Outcome, StatTarget};
-use crate::proto::{Attributes, OpenFlags};
-use crate::{ClientOptions, Error};
+use crate::context::{DEPTH_MAX, IoContext, OpenFile};
+use crate::errno::Errno;
+use crate::fork::{self, Descriptors};
+use crate::notifier::Notifier;
+use crate::state::{self, Place};
+use crate::watcher::{Signal, Watcher};
 use libxio::Uri;
+use raio::engine::{Engine, Operation, Outcome, StatTarget};
+use raio::proto::{Attributes, OpenFlags};
+use raio::{ClientOptions, Error};
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const PART_STEP: u32 = 4096;
 
 /// Everything of one session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     handle: c_int,
     /// Number of its place.
     place: usize,
@@ -39,7 +39,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects.
-    pub(super) fn start(uri: &Uri) -> Result<Session, Errno> {
+    pub(crate) fn start(uri: &Uri) -> Result<Session, Errno> {
         let options = ClientOptions::from_env();
         let begin = || Ok(Engine::begin(uri, &options)?);
         let (mut engine, mut descriptors) = fork::make(begin, |engine| engine.descriptors().collect())?;
@@ -66,16 +66,16 @@ impl Session {
     }
 
     /// The session with its handle and place.
-    pub(super) fn named(self, handle: c_int, place: usize) -> Session {
+    pub(crate) fn named(self, handle: c_int, place: usize) -> Session {
         Session { handle, place, ..self }
     }
 
-    pub(super) fn handle(&self) -> c_int {
+    pub(crate) fn handle(&self) -> c_int {
         self.handle
     }
 
     /// Ends it: nothing of it is touched afterwards. Requests on their way are cut off, without them a goodbye is said.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         let Session { mut engine, descriptors, context, watcher, .. } = self;
         drop(watcher);
         if context.as_ref().is_some_and(|context| context.running() > 0) {
@@ -88,13 +88,13 @@ impl Session {
     }
 
     /// A call has panicked in here: nothing that follows counts.
-    pub(super) fn sever(&mut self) {
+    pub(crate) fn sever(&mut self) {
         self.engine.sever();
     }
 
     // ---- the file ----
 
-    pub(super) fn open(&mut self, path: &[u8], flags: c_int) -> Result<(), Errno> {
+    pub(crate) fn open(&mut self, path: &[u8], flags: c_int) -> Result<(), Errno> {
         if self.file.is_some() {
             return Err(Errno::BUSY);
         }
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    pub(super) fn close(&mut self) -> Result<(), Errno> {
+    pub(crate) fn close(&mut self) -> Result<(), Errno> {
         let file = self.file.take();
         if self.engine.lost().is_some() {
             return Ok(());
@@ -124,13 +124,13 @@ impl Session {
     }
 
     /// Attributes of the open file.
-    pub(super) fn stat(&mut self) -> Result<Attributes, Errno> {
+    pub(crate) fn stat(&mut self) -> Result<Attributes, Errno> {
         let target = StatTarget::Handle(self.file()?.handle);
         self.attributes(target)
     }
 
     /// Attributes of a path.
-    pub(super) fn stat_path(&mut self, path: &[u8]) -> Result<Attributes, Errno> {
+    pub(crate) fn stat_path(&mut self, path: &[u8]) -> Result<Attributes, Errno> {
         self.attributes(StatTarget::Path(path.to_vec()))
     }
 
@@ -142,19 +142,19 @@ impl Session {
     }
 
     /// Does something that has nothing to tell.
-    pub(super) fn call(&mut self, operation: Operation) -> Result<(), Errno> {
+    pub(crate) fn call(&mut self, operation: Operation) -> Result<(), Errno> {
         self.engine.call(operation)?;
         Ok(())
     }
 
     /// The open file.
-    pub(super) fn file(&self) -> Result<OpenFile, Errno> {
+    pub(crate) fn file(&self) -> Result<OpenFile, Errno> {
         self.file.ok_or(Errno::HANDLE)
     }
 
     // ---- the context ----
 
-    pub(super) fn setup(&mut self, place: &Place, depth: c_int) -> Result<u64, Errno> {
+    pub(crate) fn setup(&mut self, place: &Place, depth: c_int) -> Result<u64, Errno> {
         let depth = usize::try_from(depth).ok().filter(|depth| (1..=DEPTH_MAX).contains(depth));
         let depth = depth.ok_or(Errno::INVALID)?;
         if self.context.is_some() {
@@ -167,7 +167,7 @@ impl Session {
     }
 
     /// The parts that calls on the context with this token work on.
-    pub(super) fn context(
+    pub(crate) fn context(
         &mut self,
         token: u64,
     ) -> Result<(&mut IoContext, &mut Engine, Option<OpenFile>), Errno> {
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    pub(super) fn destroy(&mut self, place: &Place, token: u64) -> Result<(), Errno> {
+    pub(crate) fn destroy(&mut self, place: &Place, token: u64) -> Result<(), Errno> {
         self.context(token)?;
         place.set_context(0);
         if let Some(mut context) = self.context.take() {
@@ -187,7 +187,7 @@ impl Session {
     }
 
     /// The descriptor to wait on.
-    pub(super) fn poll_fd(&mut self, token: u64) -> Result<RawFd, Errno> {
+    pub(crate) fn poll_fd(&mut self, token: u64) -> Result<RawFd, Errno> {
         let (context, engine, _) = self.context(token)?;
         if context.notifier.is_none() {
             let ring = engine.poll_fd()?;
@@ -202,7 +202,7 @@ impl Session {
 
     /// To be called at the end of every call that may have run the loop: leaves everything so that whoever waits on a
     /// descriptor is woken. Gives the watcher's bell, to be rung without the session's lock, where it has work.
-    pub(super) fn settle(&mut self, place: &'static Place) -> Option<Arc<Signal>> {
+    pub(crate) fn settle(&mut self, place: &'static Place) -> Option<Arc<Signal>> {
         let context = self.context.as_mut()?;
         if context.notifier.is_some() {
             let ready = run_dry(context, &mut self.engine, self.file);
@@ -230,7 +230,7 @@ impl Session {
     }
 
     /// The watcher's turn; says whether it is to come back when the ring's descriptor is readable.
-    pub(super) fn watch(&mut self) -> bool {
+    pub(crate) fn watch(&mut self) -> bool {
         let Some(context) = self.context.as_mut().filter(|context| context.watched() > 0) else {
             return false;
         };

@@ -4,14 +4,14 @@
 //! already would be missed. So an epoll descriptor stands for two: the ring, and a bell that is rung as long as
 //! completions wait.
 
-use super::errno::Errno;
-use super::fork::PrivateFd;
+use crate::errno::Errno;
+use crate::fork::PrivateFd;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     epoll: PrivateFd,
     bell: PrivateFd,
     rung: bool,
@@ -19,7 +19,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     /// `ring` stays open as long as the notifier.
-    pub(super) fn new(ring: BorrowedFd<'_>) -> Result<Notifier, Errno> {
+    pub(crate) fn new(ring: BorrowedFd<'_>) -> Result<Notifier, Errno> {
         let epoll = PrivateFd::make(|| epoll::create(CreateFlags::CLOEXEC))?;
         let bell = PrivateFd::make(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
         for source in [ring, bell.as_fd()] {
@@ -29,12 +29,12 @@ impl Notifier {
     }
 
     /// The descriptor to wait on.
-    pub(super) fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.epoll.as_fd().as_raw_fd()
     }
 
     /// Rings the bell, or takes that back.
-    pub(super) fn set(&mut self, ring: bool) {
+    pub(crate) fn set(&mut self, ring: bool) {
         if ring == self.rung {
             return;
         }

@@ -3,7 +3,7 @@
 //! As the kernel's own AIO does, a request keeps the eventfd that its number meant when it was submitted: a duplicate is
 //! written, so that closing the number, or using it again, sends nothing astray. Requests share duplicates.
 
-use super::errno::Errno;
+use crate::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ const IDLE_MAX: usize = 16;
 const KCMP_FILE: c_int = 0;
 
 #[derive(Debug, Default)]
-pub(super) struct EventFds {
+pub(crate) struct EventFds {
     /// A request holds the number of its entry.
     entries: Vec<Option<Entry>>,
     /// Requests that name an eventfd and have not ended.
@@ -33,12 +33,12 @@ struct Entry {
 
 impl EventFds {
     /// Requests that name an eventfd and have not ended.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// A request names an eventfd.
-    pub(super) fn begin(&mut self, number: c_int) -> Result<usize, Errno> {
+    pub(crate) fn begin(&mut self, number: c_int) -> Result<usize, Errno> {
         let found = self.entries.iter().position(|entry| {
             entry.as_ref().is_some_and(|entry| entry.number == number && entry.still_means(number))
         });
@@ -54,7 +54,7 @@ impl EventFds {
     }
 
     /// The request has ended; its eventfd is written if that is to be told.
-    pub(super) fn end(&mut self, index: usize, tell: bool) {
+    pub(crate) fn end(&mut self, index: usize, tell: bool) {
         let Some(Some(entry)) = self.entries.get_mut(index) else { return };
         if tell {
             entry.write();

@@ -7,25 +7,25 @@ const STEP: usize = 64;
 
 /// Up to `STEPS * 64` places.
 #[derive(Debug)]
-pub(super) struct Chunks<T, const STEPS: usize> {
+pub(crate) struct Chunks<T, const STEPS: usize> {
     steps: Box<[OnceLock<Box<[T]>>]>,
 }
 
 impl<T: Default, const STEPS: usize> Chunks<T, STEPS> {
     /// Number of places at most.
-    pub(super) const PLACES: usize = STEPS * STEP;
+    pub(crate) const PLACES: usize = STEPS * STEP;
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Chunks { steps: (0..STEPS).map(|_| OnceLock::new()).collect() }
     }
 
     /// The place with this number, if it was ever made.
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
         self.steps.get(index / STEP)?.get()?.get(index % STEP)
     }
 
     /// The place with this number, made now if need be; `None` beyond the last.
-    pub(super) fn make(&self, index: usize) -> Option<&T> {
+    pub(crate) fn make(&self, index: usize) -> Option<&T> {
         let step = self.steps.get(index / STEP)?;
         step.get_or_init(|| (0..STEP).map(|_| T::default()).collect()).get(index % STEP)
     }
@@ -33,7 +33,7 @@ impl<T: Default, const STEPS: usize> Chunks<T, STEPS> {
 
 /// Hands out the numbers of places: those given back first, the last of them first.
 #[derive(Debug, Default)]
-pub(super) struct Numbers {
+pub(crate) struct Numbers {
     free: Vec<usize>,
     /// Numbers from here on were never handed out.
     fresh: usize,
@@ -41,7 +41,7 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// A number below `limit`; `None` when all are out.
-    pub(super) fn take(&mut self, limit: usize) -> Option<usize> {
+    pub(crate) fn take(&mut self, limit: usize) -> Option<usize> {
         if let Some(number) = self.free.pop() {
             return Some(number);
         }
@@ -52,7 +52,7 @@ impl Numbers {
         })
     }
 
-    pub(super) fn give_back(&mut self, number: usize) {
+    pub(crate) fn give_back(&mut self, number: usize) {
         self.free.push(number);
     }
 }

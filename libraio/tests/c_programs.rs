@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod c_program;
+#[path = "../../raio/tests/support/mod.rs"]
 mod support;
 
 use c_program::{Program, library, source};
@@ -136,7 +137,7 @@ fn the_library_has_its_name_and_needs_little() {
     let folder = library().parent().unwrap().to_owned();
     let link = std::fs::read_link(folder.join("libraio.so.0")).unwrap();
     assert_eq!(link.to_str(), Some("libraio.so"));
-    let described = std::fs::read_to_string(folder.parent().unwrap().join("pkgconfig/libraio.pc")).unwrap();
+    let described = std::fs::read_to_string(folder.join("pkgconfig/libraio.pc")).unwrap();
     assert!(described.contains("-lraio") && !described.contains('@'), "{described}");
 }
 

@@ -2,29 +2,29 @@
 //!
 //! A request's token at the engine is its place here. Once warm, nothing is allocated per request.
 
-use super::abi::{Event, Iocb};
-use super::errno::Errno;
-use super::eventfds::EventFds;
-use super::held::Held;
-use super::memory::MemoryTable;
-use super::notifier::Notifier;
-use super::request::Request;
-use super::token::NOTHING_HELD;
-use crate::engine::{Completion, Engine, Outcome, QUEUED_MAX, Slab};
-use crate::proto::Handle;
-use crate::{Error, Result};
+use crate::abi::{Event, Iocb};
+use crate::errno::Errno;
+use crate::eventfds::EventFds;
+use crate::held::Held;
+use crate::memory::MemoryTable;
+use crate::notifier::Notifier;
+use crate::request::Request;
+use crate::token::NOTHING_HELD;
 use libxio::Buffer;
+use raio::engine::{Completion, Engine, Outcome, QUEUED_MAX, Slab};
+use raio::proto::Handle;
+use raio::{Error, Result};
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::ptr::with_exposed_provenance_mut;
 use std::time::{Duration, Instant};
 
 /// Greatest depth: what the engine queues, each with its memory.
-pub(super) const DEPTH_MAX: usize = QUEUED_MAX;
+pub(crate) const DEPTH_MAX: usize = QUEUED_MAX;
 
 /// The session's open file, as requests need it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     pub handle: Handle,
     /// Longest read or write of one message, in bytes; a longer request goes in parts.
     pub part_max: u32,
@@ -32,7 +32,7 @@ pub(super) struct OpenFile {
 
 /// Everything of one `raio_context_t`.
 #[derive(Debug)]
-pub(super) struct IoContext {
+pub(crate) struct IoContext {
     pub token: u64,
     /// Most requests whose event was not returned.
     depth: usize,
@@ -56,7 +56,7 @@ struct Done {
 }
 
 impl IoContext {
-    pub(super) fn new(token: u64, depth: usize) -> IoContext {
+    pub(crate) fn new(token: u64, depth: usize) -> IoContext {
         IoContext {
             token,
             depth,
@@ -74,16 +74,16 @@ impl IoContext {
     }
 
     /// Requests that have not completed.
-    pub(super) fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.requests.len()
     }
 
     /// Requests that have not completed and name an eventfd.
-    pub(super) fn watched(&self) -> usize {
+    pub(crate) fn watched(&self) -> usize {
         self.eventfds.waiting()
     }
 
-    pub(super) fn has_ready(&self) -> bool {
+    pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
@@ -91,7 +91,7 @@ impl IoContext {
     ///
     /// # Safety
     /// `ios` points to `count` pointers to iocbs, whose memory stays as libraio.h asks.
-    pub(super) unsafe fn submit(
+    pub(crate) unsafe fn submit(
         &mut self,
         engine: &mut Engine,
         file: OpenFile,
@@ -155,12 +155,12 @@ impl IoContext {
     }
 
     /// Takes up what the engine has completed, and sends the parts that follow.
-    pub(super) fn collect(&mut self, engine: &mut Engine, file: Option<OpenFile>) {
+    pub(crate) fn collect(&mut self, engine: &mut Engine, file: Option<OpenFile>) {
         while let Some(Completion { token, result }) = engine.next() {
             let Ok(place) = usize::try_from(token) else { continue };
             self.part_completed(engine, file, place, result);
         }
-        if engine.lost().is_some() && self.requests.len() > 0 && engine.outstanding() == 0 {
+        if engine.lost().is_some() && !self.requests.is_empty() && engine.outstanding() == 0 {
             // The engine ends all that it took; this is for a fault there, so that nobody waits for ever.
             let left: Vec<Request> = self.requests.drain().collect();
             left.into_iter().for_each(|request| self.finish(request, Err(Errno::LOST)));
@@ -230,7 +230,7 @@ impl IoContext {
     ///
     /// # Safety
     /// `events` has room for `count` events, and the iocbs of pending requests are still there.
-    pub(super) unsafe fn get_events(
+    pub(crate) unsafe fn get_events(
         &mut self,
         engine: &mut Engine,
         file: Option<OpenFile>,
@@ -295,12 +295,12 @@ impl IoContext {
     }
 
     /// Gives back what is held for an event.
-    pub(super) fn release(&mut self, handle: u64) -> std::result::Result<(), Errno> {
+    pub(crate) fn release(&mut self, handle: u64) -> std::result::Result<(), Errno> {
         self.held.release(handle)
     }
 
     /// Takes a request back that has not been sent; gives its event.
-    pub(super) fn cancel(
+    pub(crate) fn cancel(
         &mut self,
         engine: &mut Engine,
         iocb: *mut Iocb,
@@ -322,7 +322,7 @@ impl IoContext {
 
     /// Ends every request: takes back what was not sent, waits up to `patience` for the rest, and cuts the connection
     /// if that does not help. Afterwards nobody touches memory of a request. No event is made.
-    pub(super) fn end(&mut self, engine: &mut Engine, patience: Duration) {
+    pub(crate) fn end(&mut self, engine: &mut Engine, patience: Duration) {
         let places: Vec<usize> = self.requests.numbers().collect();
         for place in places {
             if engine.cancel_queued(place as u64) {
@@ -330,7 +330,7 @@ impl IoContext {
             }
         }
         let deadline = Instant::now() + patience;
-        while self.requests.len() > 0 {
+        while !self.requests.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || engine.lost().is_some() {
                 engine.sever();
@@ -344,6 +344,6 @@ impl IoContext {
 }
 
 /// As a C `int` has it.
-pub(super) fn count(number: usize) -> c_int {
+pub(crate) fn count(number: usize) -> c_int {
     c_int::try_from(number).unwrap_or(c_int::MAX)
 }
