@@ -102,6 +102,18 @@ fn a_small_message_each_way_is_a_send_each() {
 }
 
 #[test]
+fn little_data_is_free_when_it_is_in_the_message() {
+    let (client, server) = measure(64, 64, |pair| {
+        let mut list = pair.server.pool().take_list(64).unwrap();
+        list.scatter(0, &[7; 64]);
+        list
+    });
+    // Copied into the message and out of it; no completion tells that the memory is free.
+    assert_costs(client, 1, 1, 1, 128);
+    assert_costs(server, 1, 1, 1, 128);
+}
+
+#[test]
 fn four_kilobytes_travel_in_the_message_and_are_copied_once() {
     let (client, server) = measure(0, 4096, |pair| pair.server.pool().take_list(4096).unwrap());
     assert_costs(client, 1, 1, 1, 4096);

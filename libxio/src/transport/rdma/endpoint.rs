@@ -12,6 +12,7 @@ use rdma_sys as sys;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
@@ -389,11 +390,10 @@ impl Endpoint {
 
     /// Takes completions, calling `each` for what they mean; returns how many there were.
     pub(super) fn poll(&mut self, mut each: impl FnMut(Done)) -> io::Result<usize> {
-        // SAFETY: all-zero is a valid value of this plain struct.
-        let mut batch: [sys::ibv_wc; COMPLETION_BATCH] = unsafe { std::mem::zeroed() };
-        let count = self.queue.poll(&mut batch)?;
-        self.counters.completions += count as u64;
-        for completion in &batch[..count] {
+        let mut room = [const { MaybeUninit::uninit() }; COMPLETION_BATCH];
+        let batch = self.queue.poll(&mut room)?;
+        self.counters.completions += batch.len() as u64;
+        for completion in batch {
             let is_receive = completion.wr_id & RECEIVE != 0;
             // The number of a buffer is the lower half.
             let buffer = completion.wr_id as u32;
@@ -406,7 +406,7 @@ impl Endpoint {
                 each(Done::Sent { upto: completion.wr_id });
             }
         }
-        Ok(count)
+        Ok(batch.len())
     }
 
     /// Lets go of what work up to this number has held.
@@ -509,10 +509,9 @@ impl Endpoint {
         let deadline = Instant::now() + FLUSH_TIME;
         let mut is_over = false;
         loop {
-            // SAFETY: all-zero is a valid value of this plain struct.
-            let mut batch: [sys::ibv_wc; COMPLETION_BATCH] = unsafe { std::mem::zeroed() };
-            let count = self.queue.poll(&mut batch).unwrap_or(0);
-            for completion in &batch[..count] {
+            let mut room = [const { MaybeUninit::uninit() }; COMPLETION_BATCH];
+            let batch = self.queue.poll(&mut room).unwrap_or_default();
+            for completion in batch {
                 if completion.wr_id & RECEIVE != 0 {
                     // The number of a buffer is the lower half.
                     unread.push(completion.wr_id as u32);
@@ -520,10 +519,10 @@ impl Endpoint {
                     is_over |= completion.wr_id == LAST || completion.wr_id == self.posted;
                 }
             }
-            if count == 0 && (is_over || Instant::now() >= deadline) {
+            if batch.is_empty() && (is_over || Instant::now() >= deadline) {
                 break;
             }
-            if count == 0 {
+            if batch.is_empty() {
                 std::thread::yield_now();
             }
         }

@@ -33,6 +33,8 @@ const RETRY_COUNT: u8 = 6;
 const READS_MAX: u8 = 16;
 /// Polls without a completion after which the other descriptors are looked at too: a few hundred microseconds.
 const QUIET_POLLS: u32 = 256;
+/// Buffers whose messages are taken are posted again when they are one of so many parts of the window.
+const POSTED_PARTS: u32 = 16;
 /// Messages taken in one call, so that one link's turn stays short beside others.
 const MESSAGES_PER_TURN: usize = 64;
 
@@ -65,6 +67,8 @@ pub(super) struct RdmaLink {
     free: Vec<u32>,
     /// The completion queue's descriptor tells of the next completion.
     armed: bool,
+    /// The last flush left something that waits for credits or the device.
+    blocked: bool,
     quiet_polls: u32,
 }
 
@@ -148,6 +152,7 @@ impl RdmaLink {
             arrived: VecDeque::new(),
             free: Vec::new(),
             armed: false,
+            blocked: false,
             quiet_polls: 0,
         };
         link.wait_for(link.id.fd())?;
@@ -313,10 +318,11 @@ impl RdmaLink {
         }
     }
 
-    /// Looks at everything that may have happened: completions always, events when there is a reason to.
-    fn look(&mut self) -> Result<(), LinkError> {
+    /// Looks at everything that may have happened: completions always, events when there is a reason to. Returns the
+    /// number of completions.
+    fn look(&mut self) -> Result<usize, LinkError> {
         if self.phase == Phase::Fenced {
-            return Ok(());
+            return Ok(0);
         }
         let woken = std::mem::take(&mut self.armed);
         if woken && let Some(endpoint) = &mut self.endpoint {
@@ -329,7 +335,17 @@ impl RdmaLink {
             self.quiet_polls = 0;
             self.check_events();
         }
-        Ok(())
+        Ok(completions)
+    }
+
+    /// Whether a look that found no completion was all that there is to do in this turn: the way that is taken again and
+    /// again while the context polls.
+    fn is_quiet(&self) -> bool {
+        self.is_open()
+            && self.arrived.is_empty()
+            && self.receiving.is_idle()
+            && !self.sending.has_news()
+            && !self.credits.as_ref().is_some_and(Credits::is_due)
     }
 
     fn look_at_completions(&mut self) -> Result<usize, LinkError> {
@@ -396,7 +412,8 @@ impl RdmaLink {
             self.arrived.pop_front();
             self.free.push(buffer);
         }
-        if !self.free.is_empty() {
+        // Not one by one, since a call costs as much as a message; the peer's credits last meanwhile.
+        if self.free.len() as u32 >= endpoint.window.div_ceil(POSTED_PARTS) {
             endpoint.post_receives(&self.id, &self.free).map_err(|cause| LinkError::Failed(errno(&cause)))?;
             if let Some(credits) = &mut self.credits {
                 credits.release(self.free.len() as u32);
@@ -447,27 +464,42 @@ impl Link for RdmaLink {
         if self.sending.unsent() == 0 && self.dead.is_none() {
             return Ok(Flushed { bytes: 0, blocked: false });
         }
-        self.look()?;
-        self.sending.report(sink);
-        if let Some(dead) = self.dead {
-            return Err(dead);
+        // While nothing is waited for, `receive` looks: once a turn is enough.
+        let mut looks = self.blocked || !self.is_open();
+        let mut bytes = 0;
+        loop {
+            if looks {
+                self.look()?;
+                self.sending.report(sink);
+            }
+            if let Some(dead) = self.dead {
+                return Err(dead);
+            }
+            let (true, Some(endpoint), Some(credits)) =
+                (self.phase == Phase::Established, &mut self.endpoint, &mut self.credits)
+            else {
+                return Ok(Flushed { bytes: 0, blocked: true });
+            };
+            let sent = self
+                .sending
+                .flush(&self.id, endpoint, credits, &mut self.keys, self.message_bytes, sink)
+                .map_err(|cause| LinkError::Failed(errno(&cause)))?;
+            endpoint.report(&self.shared.statistics);
+            bytes += sent.bytes;
+            // A farewell that the device still has is waited for too.
+            self.blocked = sent.blocked || (self.sending.is_empty() && self.sending.unsent() > 0);
+            // What it waits for may have come already.
+            if looks || !self.blocked {
+                return Ok(Flushed { bytes, blocked: self.blocked });
+            }
+            looks = true;
         }
-        let (true, Some(endpoint), Some(credits)) =
-            (self.phase == Phase::Established, &mut self.endpoint, &mut self.credits)
-        else {
-            return Ok(Flushed { bytes: 0, blocked: true });
-        };
-        let sent = self
-            .sending
-            .flush(&self.id, endpoint, credits, &mut self.keys, self.message_bytes, sink)
-            .map_err(|cause| LinkError::Failed(errno(&cause)))?;
-        // A farewell that the device still has is waited for too.
-        let blocked = sent.blocked || (self.sending.is_empty() && self.sending.unsent() > 0);
-        Ok(Flushed { bytes: sent.bytes, blocked })
     }
 
     fn receive(&mut self, _scratch: &mut [u8], sink: &mut dyn Sink) -> Result<Received, LinkError> {
-        self.look()?;
+        if self.look()? == 0 && self.is_quiet() {
+            return Ok(Received { bytes: 0, frames: 0, progress: false, stalled: false });
+        }
         self.sending.report(sink);
         self.receiving.frames = 0;
         let bytes = self.take_messages(sink)?;

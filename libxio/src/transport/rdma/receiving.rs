@@ -58,6 +58,11 @@ impl Receiving {
         matches!(self.state, State::Stalled { .. })
     }
 
+    /// Whether nothing waits for memory or for data.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_stalled() && self.fetching.is_empty()
+    }
+
     /// Takes a message (without its head). Not to be called while stalled.
     pub(super) fn message(
         &mut self,
@@ -80,6 +85,9 @@ impl Receiving {
 
     /// Asks again for a place for the data of the frame that stalled; false: there still is none.
     pub(super) fn retry(&mut self, sink: &mut dyn Sink) -> Result<bool, LinkError> {
+        if !self.is_stalled() {
+            return Ok(true);
+        }
         match std::mem::take(&mut self.state) {
             State::Stalled { head, header, data, from } if from.is_empty() => {
                 self.begin(head, header, &data, false, sink)?;
@@ -137,7 +145,38 @@ impl Receiving {
                 self.fetch(head, HeaderBytes::from_slice(header), from, true, sink)
             };
         }
+        if data.len() == head.data_length as usize {
+            return self.whole(head, header, data, sink);
+        }
         self.begin(head, HeaderBytes::from_slice(header), data, true, sink)
+    }
+
+    /// A frame that has come with all its data in one message.
+    fn whole(
+        &mut self,
+        head: FrameHead,
+        header: &[u8],
+        data: &[u8],
+        sink: &mut dyn Sink,
+    ) -> Result<(), LinkError> {
+        let place = if self.discarding { Place::Discard } else { sink.place(&head, header, true)? };
+        match place {
+            Place::Into(mut list) => {
+                debug_assert_eq!(list.len(), data.len());
+                list.scatter(0, data);
+                self.copied_bytes += data.len() as u64;
+                if self.limits.crc && list.crc32c() != head.data_crc {
+                    return Err(Violation::DataChecksum.into());
+                }
+                self.deliver(head, header, list, sink)
+            }
+            Place::Discard => self.deliver(head, header, Sgl::new(), sink),
+            Place::Later => {
+                let (header, data) = (HeaderBytes::from_slice(header), data.to_vec());
+                self.state = State::Stalled { head, header, data, from: Pieces::new() };
+                Ok(())
+            }
+        }
     }
 
     /// Notes where a request's response is wanted; returns where its data lies, if it is not in the frame.

@@ -57,6 +57,8 @@ struct Outgoing {
     /// Bytes of head, extension, header and data that are posted in messages.
     sent: usize,
     name: SentFrame,
+    /// Data was named to the device, which reads it until the work is done; what was copied is free at once.
+    named: bool,
     write: Option<Write>,
 }
 
@@ -150,7 +152,7 @@ impl Sending {
             follows.extend_from_slice(&header);
             head.encode(&follows, crc)
         };
-        let outgoing = Outgoing { head, extension, header, data, sent: 0, name, write };
+        let outgoing = Outgoing { head, extension, header, data, sent: 0, name, named: false, write };
         self.unsent += outgoing.length();
         self.queue.push_back(outgoing);
     }
@@ -161,6 +163,11 @@ impl Sending {
         if self.farewell.is_some_and(|(work, _)| work <= upto) {
             self.farewell = None;
         }
+    }
+
+    /// Whether there are frames whose data [`Sending::report`] gives back.
+    pub(super) fn has_news(&self) -> bool {
+        self.awaited.front().is_some_and(|frame| frame.work <= self.done)
     }
 
     /// Gives the data of frames that are gone back.
@@ -259,13 +266,15 @@ impl Sending {
             }
             endpoint.counters.copied_bytes += copied as u64;
             let bytes = staged + data_length;
+            front.named |= named > 0;
             front.sent += bytes;
             self.unsent -= bytes;
             sent.bytes += bytes;
             let is_last = front.sent == front.length();
             let is_farewell = matches!(front.name.kind, FrameKind::Goodbye | FrameKind::Refusal);
             // Somebody waits for data memory, and for a farewell to be out.
-            let signal = is_last && (is_farewell || !front.data.is_empty());
+            let reads_data = front.named || front.write.is_some();
+            let signal = is_last && (is_farewell || reads_data);
             let work = endpoint.chain_send(&pieces, signal);
             if !is_last {
                 continue;
@@ -277,7 +286,7 @@ impl Sending {
                 if let Some(write) = &write {
                     sent.bytes += write.posted;
                 }
-                if data.is_empty() {
+                if !reads_data {
                     sink.frame_sent(name, data);
                 } else {
                     let _registrations = write.map(|write| write.registrations).unwrap_or_default();

@@ -5,6 +5,7 @@ use crate::{Buffer, Region};
 use rdma_sys as sys;
 use std::ffi::{CStr, c_int};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -321,12 +322,18 @@ impl CompletionQueue {
         self.channel.fd()
     }
 
-    /// Takes completions; returns how many.
-    pub(super) fn poll(&mut self, into: &mut [sys::ibv_wc]) -> io::Result<usize> {
-        let room = c_int::try_from(into.len()).unwrap_or(c_int::MAX);
-        // SAFETY: the queue lives and `into` has room for so many.
-        let count = unsafe { sys::ibv_poll_cq(self.as_ptr(), room, into.as_mut_ptr()) };
-        usize::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EIO))
+    /// Takes completions, at most as many as there is room for. The room needs no contents: it is asked for in every
+    /// turn, mostly in vain, and filling it would be most of the cost.
+    pub(super) fn poll<'a>(
+        &mut self,
+        room: &'a mut [MaybeUninit<sys::ibv_wc>],
+    ) -> io::Result<&'a [sys::ibv_wc]> {
+        let most = c_int::try_from(room.len()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue lives and there is room for so many.
+        let count = unsafe { sys::ibv_poll_cq(self.as_ptr(), most, room.as_mut_ptr().cast()) };
+        let count = usize::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EIO))?;
+        // SAFETY: the library has filled so many, which the cut keeps inside the room.
+        Ok(unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), count.min(room.len())) })
     }
 
     /// Makes the descriptor readable at the next completion. What came before has to be polled after this.
