@@ -18,6 +18,8 @@ const BUILD_TIME: Duration = Duration::from_secs(2400);
 /// Bounds the quick run, and the full one: emulation is 4 to 20 times slower than the machine.
 const GUEST_TIME: Duration = Duration::from_secs(900);
 const GUEST_TIME_FULL: Duration = Duration::from_secs(7200);
+/// A variable that chooses among the steps: an extended regular expression for their names.
+const STEPS: &str = "RAIO_RDMA_STEPS";
 /// The tests of libxio that need devices.
 const TESTS: [&str; 3] = ["rdma", "rdma_counts", "rdma_cuts"];
 
@@ -56,6 +58,11 @@ pub(crate) fn test(full: bool) -> Result<()> {
     variables.push(variable("READER", &reader));
     if full {
         variables.push("FULL=1".into());
+    }
+    if let Some(steps) = std::env::var_os(STEPS) {
+        let mut text = OsString::from("STEPS=");
+        text.push(steps);
+        variables.push(text);
     }
     let mut command: Vec<OsString> = vec!["env".into()];
     command.extend(variables);
