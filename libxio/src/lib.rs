@@ -87,5 +87,5 @@ pub use mem::{BUFFER_LEN_MAX, Buffer, Pool, PoolOptions, Region, SGL_PIECES_MAX,
 pub use uri::{DEFAULT_PORT, URI_LEN_MAX, Uri};
 pub use wire::RejectReason;
 
-/// The small leading part of a message, kept inline up to 128 bytes.
-pub type HeaderBytes = smallvec::SmallVec<[u8; 128]>;
+/// The small leading part of a message, kept inline up to 64 bytes.
+pub type HeaderBytes = smallvec::SmallVec<[u8; 64]>;

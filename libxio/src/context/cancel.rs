@@ -8,7 +8,7 @@ use super::connection::ConnectionState;
 use super::event::{Event, Landing, Request};
 use super::handles::{Connection, RequestId};
 use super::message::CancelOutcome;
-use super::outgoing::{Cancel, Outstanding, Waiting};
+use super::outgoing::{Cancel, Numbered, Outstanding};
 use super::requests::earlier;
 use crate::reactor::Key;
 use crate::transport::OutgoingFrame;
@@ -32,7 +32,7 @@ impl Context {
         let Some(entry) = state.requester.get_mut(id.slot).filter(|entry| !entry.expired) else {
             return Err(Error::StaleHandle("request"));
         };
-        if entry.held.is_some() {
+        if entry.waits {
             let token = entry.token;
             let outcome = Ok(CancelOutcome::Cancelled);
             self.events.push_back(Event::CancelEnded { connection, id, token, outcome });
@@ -73,7 +73,7 @@ impl Context {
     fn take_request_back(&mut self, connection: Key, slot: u16, reason: &Error) {
         let Some(state) = self.connections.get_mut(connection) else { return };
         let handle = state.handle;
-        state.waiting.retain(|waiting| *waiting != Waiting::Request { slot });
+        state.waiting.retain(|waiting| waiting.message != Numbered::Request { slot });
         let Some(entry) = state.requester.take_back(slot) else { return };
         self.statistics.waiting_for_grant.subtract(1);
         self.statistics.requests_outstanding.subtract(1);
@@ -152,7 +152,7 @@ impl Context {
 
 impl ConnectionState {
     /// The result of a cancel that the peer asked for, if it did.
-    pub(super) fn end_cancel(&mut self, id: RequestId, outcome: u32) -> Option<OutgoingFrame> {
+    pub(super) fn end_cancel(&mut self, id: RequestId, outcome: u32) -> Option<OutgoingFrame<'static>> {
         if self.cancels_asked.is_empty() {
             return None;
         }
@@ -171,7 +171,7 @@ impl ConnectionState {
         for (slot, entry) in self.requester.entries_mut() {
             let Some((at, _)) = entry.deadline else { continue };
             if at <= now {
-                late.push((RequestId { slot, sequence: entry.sequence }, entry.held.is_some()));
+                late.push((RequestId { slot, sequence: entry.sequence }, entry.waits));
             } else {
                 self.next_deadline = earlier(self.next_deadline, Some(at));
             }

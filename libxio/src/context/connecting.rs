@@ -13,7 +13,7 @@ use crate::wire::{
     FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, Hello, RejectReason, SessionId, VERSION,
     VERSION_MIN, Violation,
 };
-use crate::{Error, HeaderBytes, Result, Sgl, Uri};
+use crate::{Error, Result, Sgl, Uri};
 
 /// Redirects that a connection follows one after another; servers that send each other's clients around are found so.
 const REDIRECTS_MAX: u8 = 4;
@@ -105,7 +105,7 @@ impl Context {
         }
         hello.validate().map_err(|violation| Error::Protocol { peer: "this side".into(), violation })?;
         let hello_frame = FrameHead::new(FrameKind::Hello);
-        link.send(OutgoingFrame::new(hello_frame, HeaderBytes::from_vec(hello.encode()), Sgl::new()));
+        link.send(OutgoingFrame::new(hello_frame, &hello.encode(), Sgl::new()));
         let link = self.links.insert(LinkEntry::new(link, Role::Connection(key), self.now));
         state.link = link;
         self.touch_link(link);

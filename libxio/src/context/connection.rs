@@ -5,7 +5,7 @@ use super::event::{Event, Landing};
 use super::handle::DroppedMessages;
 use super::handles::{Connection, RequestId};
 use super::message::Announced;
-use super::outgoing::{Outstanding, Unacknowledged, Waiting};
+use super::outgoing::{HeldFrame, Outstanding, Unacknowledged, Waiting};
 use super::remote::Exposed;
 use super::serving::Membership;
 use super::session::{Identity, Session};
@@ -217,11 +217,12 @@ impl ConnectionState {
                 Landing::Place(list) if entry.landing_lent => Some(list),
                 _ => None,
             };
-            let detached = entry.lent.detach().and_then(|()| landing.map_or(Ok(()), Sgl::detach));
+            let lent = if entry.data_lent { entry.kept.detach() } else { Ok(()) };
+            let detached = lent.and_then(|()| landing.map_or(Ok(()), Sgl::detach));
             if let Err(error) = detached {
                 // Better lost than written by somebody else.
                 tracing::error!(peer = self.peer, %error, "memory of a request is left to the peer");
-                std::mem::forget(std::mem::take(&mut entry.lent));
+                std::mem::forget(std::mem::take(&mut entry.kept));
                 std::mem::forget(std::mem::take(&mut entry.landing));
             }
         }
@@ -242,7 +243,7 @@ impl ConnectionState {
     }
 
     /// A frame of its own for the grants, if that is worth it.
-    pub(crate) fn due_credit(&mut self) -> Option<OutgoingFrame> {
+    pub(crate) fn due_credit(&mut self) -> Option<OutgoingFrame<'static>> {
         let due = self.one_way_in.is_due() || self.receiving.is_due();
         due.then(|| OutgoingFrame::bare(self.frame(FrameKind::Credit)))
     }
@@ -279,7 +280,7 @@ pub(crate) struct ConnectionSink<'a> {
     pub state: &'a mut ConnectionState,
     pub events: &'a mut VecDeque<Event>,
     /// Frames to send in answer, once the link is free.
-    pub replies: &'a mut Vec<OutgoingFrame>,
+    pub replies: &'a mut Vec<HeldFrame>,
     pub pool: &'a Pool,
     pub statistics: &'a Statistics,
     pub dropped: &'a Arc<DroppedMessages>,
@@ -293,7 +294,7 @@ pub(crate) struct ConnectionSink<'a> {
 
 impl ConnectionSink<'_> {
     pub(super) fn reply(&mut self, head: FrameHead) {
-        self.replies.push(OutgoingFrame::bare(head));
+        self.replies.push(HeldFrame::bare(head));
     }
 
     /// An answer to a probe or a cancel.
@@ -386,7 +387,7 @@ impl ConnectionSink<'_> {
                         Ok(list) => Ok(Place::Into(list)),
                         // To stall would wait for this side's own application, which may be waiting for this.
                         Err(error) => {
-                            entry.failure = Some(error);
+                            entry.failure = Some(Box::new(error));
                             Ok(Place::Discard)
                         }
                     },

@@ -247,7 +247,7 @@ impl Context {
         if !self.replies.is_empty() {
             self.statistics.frames_sent.add(self.replies.len() as u64);
             for frame in self.replies.drain(..) {
-                entry.link.send(frame);
+                frame.send(entry.link.as_mut());
             }
             self.touch_link(key);
         }

@@ -47,13 +47,14 @@ pub use session::SessionStatistics;
 pub use statistics::{ConnectionStatistics, Statistics, StatisticsSnapshot};
 
 use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
-use crate::transport::{OutgoingFrame, Shm, Tcp, Transport};
+use crate::transport::{Shm, Tcp, Transport};
 use crate::{Error, Pool, Result};
 use connection::ConnectionState;
 use crossbeam_channel::Receiver;
 use files::{ForeignFd, PendingOp};
 use handle::{DroppedMessages, Post};
 use links::LinkEntry;
+use outgoing::HeldFrame;
 use serving::ServerState;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -123,7 +124,7 @@ pub struct Context {
     ops: Slab<PendingOp>,
     events: VecDeque<Event>,
     /// Answers made while a link is being read; empty between calls.
-    replies: Vec<OutgoingFrame>,
+    replies: Vec<HeldFrame>,
     pool: Pool,
     scratch: Box<[u8]>,
     statistics: Arc<Statistics>,

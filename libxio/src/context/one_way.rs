@@ -5,12 +5,14 @@ use super::connection::ConnectionState;
 use super::event::{Event, Request};
 use super::handles::Connection;
 use super::message::{OneWay, OutgoingOneWay, Receipt};
-use super::outgoing::{Unacknowledged, Waiting};
+use super::outgoing::{Numbered, Unacknowledged};
 use super::requests::{check_message, message_flags};
 use crate::reactor::Key;
 use crate::transport::OutgoingFrame;
-use crate::wire::{FrameFlags, FrameHead, FrameKind, READY_NOT_WANTED, RECEIPT_ACCEPTED, RECEIPT_REJECTED};
-use crate::{Error, HeaderBytes, Result};
+use crate::wire::{
+    ExtensionBytes, FrameFlags, FrameHead, FrameKind, READY_NOT_WANTED, RECEIPT_ACCEPTED, RECEIPT_REJECTED,
+};
+use crate::{Error, Result};
 
 impl Context {
     /// Queues a one-way message; it is sent at the end of the turn, or by [`Context::flush`]. Messages and requests of a
@@ -31,7 +33,6 @@ impl Context {
         let entry = Unacknowledged {
             token,
             flags: message_flags(&options),
-            held: None,
             announced: None,
             receipt_due: options.receipt,
             notify: options.notify,
@@ -42,7 +43,7 @@ impl Context {
         };
         state.counts.one_way_sent += 1;
         let link = state.link;
-        let frame = state.start(Waiting::OneWay { sequence }, HeaderBytes::from_slice(header), data);
+        let frame = state.start(Numbered::OneWay { sequence }, header, data, ExtensionBytes::new());
         self.statistics.one_way_sent.add(1);
         self.statistics.one_way_unacknowledged.add(1);
         self.send_or_wait(link, frame);

@@ -3,7 +3,7 @@
 use super::connection::ConnectionState;
 use super::event::Landing;
 use crate::transport::{Lent, Link, OutgoingFrame, SentFrame};
-use crate::wire::{ExtensionBytes, FrameFlags, FrameKind};
+use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind};
 use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::time::Instant;
 
@@ -26,19 +26,17 @@ pub(crate) struct Outstanding {
     pub room: u32,
     /// All of its frames are with the transport: nothing reads its data any more, but for what was lent.
     pub sent: bool,
-    /// Says to the peer where data and landing lie that it reaches in place.
-    pub extension: ExtensionBytes,
     /// The peer reads the data in place, and writes the landing.
     pub data_lent: bool,
     pub landing_lent: bool,
-    /// The data that was lent, once the request is on its way.
-    pub lent: Sgl,
-    /// Header and data while it waits for the byte grant.
-    pub held: Option<(HeaderBytes, Sgl)>,
-    /// Announced data that the peer has not asked for.
-    pub announced: Option<Sgl>,
+    /// It waits for the byte grant.
+    pub waits: bool,
+    /// Its data was announced, and the peer has not asked for it.
+    pub announced: bool,
+    /// The data that stays here while the request is on its way: what was lent, or announced.
+    pub kept: Sgl,
     /// Why its response's data was discarded on arrival.
-    pub failure: Option<Error>,
+    pub failure: Option<Box<Error>>,
     /// A receipt may come.
     pub receipt_due: bool,
     /// Token of the notice that its data is sent, until that is on its way.
@@ -75,12 +73,11 @@ impl Outstanding {
             landing,
             room,
             sent: false,
-            extension: ExtensionBytes::new(),
             data_lent: false,
             landing_lent: false,
-            lent: Sgl::new(),
-            held: None,
-            announced: None,
+            waits: false,
+            announced: false,
+            kept: Sgl::new(),
             failure: None,
             receipt_due: false,
             notify: None,
@@ -92,9 +89,16 @@ impl Outstanding {
 }
 
 impl Outstanding {
-    /// Lends the peer what it can reach of the request's data and landing. `immediate` is the most data that travels
-    /// without an announcement: where one is needed, the landing's turn does not come.
-    pub(crate) fn lend(&mut self, data: &Sgl, link: &mut dyn Link, pool: &Pool, immediate: u32) {
+    /// Lends the peer what it can reach of the request's data and landing; what is returned tells it where they lie.
+    /// `immediate` is the most data that travels without an announcement: where one is needed, the landing's turn does
+    /// not come.
+    pub(crate) fn lend(
+        &mut self,
+        data: &Sgl,
+        link: &mut dyn Link,
+        pool: &Pool,
+        immediate: u32,
+    ) -> ExtensionBytes {
         let none = Sgl::new();
         let is_long = data.len() > immediate as usize;
         let travels = link.is_fetched() && (is_long || self.notify.is_some());
@@ -120,7 +124,8 @@ impl Outstanding {
         if wanted > 0 && !lent.landing {
             self.landing = Landing::Pool(wanted);
         }
-        Lent { extension: self.extension, data: self.data_lent, landing: self.landing_lent } = lent;
+        (self.data_lent, self.landing_lent) = (lent.data, lent.landing);
+        lent.extension
     }
 }
 
@@ -129,8 +134,6 @@ impl Outstanding {
 pub(crate) struct Unacknowledged {
     pub token: u64,
     pub flags: FrameFlags,
-    /// Header and data while it waits for the byte grant.
-    pub held: Option<(HeaderBytes, Sgl)>,
     /// Announced data that the peer has not asked for.
     pub announced: Option<Sgl>,
     /// A receipt has to come.
@@ -139,107 +142,148 @@ pub(crate) struct Unacknowledged {
     pub notify: Option<u64>,
 }
 
-/// A message in the queue before the byte grant.
+/// Which message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
+pub(crate) enum Numbered {
     Request { slot: u16 },
     OneWay { sequence: u32 },
+}
+
+/// A message in the queue before the byte grant.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub message: Numbered,
+    header: HeaderBytes,
+    data: Sgl,
+    extension: ExtensionBytes,
+}
+
+/// A frame that this side keeps for a moment, until its link is free.
+#[derive(Debug)]
+pub(crate) struct HeldFrame {
+    pub head: FrameHead,
+    header: HeaderBytes,
+    pub data: Sgl,
+    pub extension: ExtensionBytes,
+    pub in_place: Option<(u32, u32)>,
+}
+
+impl HeldFrame {
+    pub(crate) fn new(head: FrameHead, header: HeaderBytes, data: Sgl) -> HeldFrame {
+        HeldFrame { head, header, data, extension: ExtensionBytes::new(), in_place: None }
+    }
+
+    pub(crate) fn bare(head: FrameHead) -> HeldFrame {
+        HeldFrame::new(head, HeaderBytes::new(), Sgl::new())
+    }
+
+    pub(crate) fn send(self, link: &mut dyn Link) {
+        let HeldFrame { head, header, data, extension, in_place } = self;
+        link.send(OutgoingFrame { head, header: &header, data, extension, in_place });
+    }
 }
 
 impl ConnectionState {
     /// Sends a message whose entry is made, or lets it wait behind others or for the byte grant (then there is no
     /// frame yet).
-    pub(crate) fn start(
+    pub(crate) fn start<'a>(
         &mut self,
-        message: Waiting,
-        header: HeaderBytes,
+        message: Numbered,
+        header: &'a [u8],
         data: Sgl,
-    ) -> Option<OutgoingFrame> {
-        if self.waiting.is_empty() && self.take_grant(message, data.len()) {
-            return self.message_frame(message, header, data);
+        extension: ExtensionBytes,
+    ) -> Option<OutgoingFrame<'a>> {
+        let announced = self.is_announced(message, data.len());
+        if self.waiting.is_empty() && (announced || self.sending.take(data.len() as u64)) {
+            return self.message_frame(message, announced, header, data, extension);
         }
-        let held = match message {
-            Waiting::Request { slot } => self.requester.get_mut(slot).map(|entry| &mut entry.held),
-            Waiting::OneWay { sequence } => self.one_way_out.get_mut(sequence).map(|entry| &mut entry.held),
-        };
-        if let Some(held) = held {
-            *held = Some((header, data));
+        if let Numbered::Request { slot } = message
+            && let Some(entry) = self.requester.get_mut(slot)
+        {
+            entry.waits = true;
         }
-        self.waiting.push_back(message);
+        self.waiting.push_back(Waiting { message, header: HeaderBytes::from_slice(header), data, extension });
         None
     }
 
     /// Messages whose turn has come by the byte grant.
-    pub(crate) fn next_granted(&mut self) -> Option<OutgoingFrame> {
-        let message = *self.waiting.front()?;
-        let length = self.held(message)?.as_ref().map_or(0, |(_, data)| data.len());
-        if !self.take_grant(message, length) {
+    pub(crate) fn next_granted(&mut self) -> Option<HeldFrame> {
+        let Waiting { message, data, .. } = self.waiting.front()?;
+        let (message, length) = (*message, data.len());
+        let announced = self.is_announced(message, length);
+        if !announced && !self.sending.take(length as u64) {
             return None;
         }
-        self.waiting.pop_front();
-        let (header, data) = self.held(message)?.take()?;
-        self.message_frame(message, header, data)
-    }
-
-    fn held(&mut self, message: Waiting) -> Option<&mut Option<(HeaderBytes, Sgl)>> {
-        match message {
-            Waiting::Request { slot } => self.requester.get_mut(slot).map(|entry| &mut entry.held),
-            Waiting::OneWay { sequence } => self.one_way_out.get_mut(sequence).map(|entry| &mut entry.held),
+        let Waiting { header, data, extension, .. } = self.waiting.pop_front()?;
+        if let Numbered::Request { slot } = message {
+            self.requester.get_mut(slot)?.waits = false;
         }
-    }
-
-    fn take_grant(&mut self, message: Waiting, length: usize) -> bool {
-        self.is_announced(message, length) || self.sending.take(length as u64)
+        let frame = self.message_frame(message, announced, &header, data, extension)?;
+        let OutgoingFrame { head, data, extension, in_place, .. } = frame;
+        Some(HeldFrame { head, header, data, extension, in_place })
     }
 
     /// Whether data of this length waits at our side until the peer says where it lands.
-    fn is_announced(&mut self, message: Waiting, length: usize) -> bool {
-        let stays = match message {
-            Waiting::Request { slot } => {
+    fn is_announced(&mut self, message: Numbered, length: usize) -> bool {
+        if length <= self.theirs.immediate_bytes_max as usize {
+            return false;
+        }
+        match message {
+            Numbered::Request { slot } => {
                 let entry = self.requester.get_mut(slot);
-                entry.is_some_and(|entry| entry.kind != FrameKind::Request || entry.data_lent)
+                entry.is_none_or(|entry| entry.kind == FrameKind::Request && !entry.data_lent)
             }
-            Waiting::OneWay { .. } => false,
-        };
-        !stays && length > self.theirs.immediate_bytes_max as usize
+            Numbered::OneWay { .. } => true,
+        }
     }
 
     /// The frame of a message that has its grant.
-    fn message_frame(&mut self, message: Waiting, header: HeaderBytes, data: Sgl) -> Option<OutgoingFrame> {
-        let announced = self.is_announced(message, data.len());
-        let mut frame = OutgoingFrame::new(self.frame(FrameKind::OneWay), header, data);
-        let crc = self.crc;
+    fn message_frame<'a>(
+        &mut self,
+        message: Numbered,
+        announced: bool,
+        header: &'a [u8],
+        data: Sgl,
+        extension: ExtensionBytes,
+    ) -> Option<OutgoingFrame<'a>> {
+        let head = self.frame(FrameKind::OneWay);
+        let mut frame = OutgoingFrame { head, header, data, extension, in_place: None };
         let head = &mut frame.head;
-        let (notify, keep) = match message {
-            Waiting::Request { slot } => {
+        let notify = match message {
+            Numbered::Request { slot } => {
                 let entry = self.requester.get_mut(slot)?;
                 (head.kind, head.flags, head.room) = (entry.kind, entry.flags, entry.room);
                 (head.slot, head.sequence) = (slot, entry.sequence);
                 if entry.kind == FrameKind::RemoteWrite {
                     head.room = 0;
                 }
-                frame.extension = std::mem::take(&mut entry.extension);
                 if entry.data_lent {
-                    entry.lent = std::mem::take(&mut frame.data);
-                    let sum = if crc { entry.lent.crc32c() } else { 0 };
+                    entry.kept = std::mem::take(&mut frame.data);
+                    let sum = if self.crc { entry.kept.crc32c() } else { 0 };
                     // Checked against the peer's limit, a u32.
-                    frame.in_place = Some((entry.lent.len() as u32, sum));
+                    frame.in_place = Some((entry.kept.len() as u32, sum));
                     // The sender hears of it with the response.
                     return Some(frame);
                 }
-                (&mut entry.notify, &mut entry.announced)
+                if announced {
+                    (entry.announced, entry.kept) = (true, std::mem::take(&mut frame.data));
+                    // Checked against the peer's `data_bytes_max`.
+                    head.data_length = entry.kept.len() as u32;
+                }
+                &mut entry.notify
             }
-            Waiting::OneWay { sequence } => {
+            Numbered::OneWay { sequence } => {
                 let entry = self.one_way_out.get_mut(sequence)?;
                 (head.flags, head.sequence) = (entry.flags, sequence);
-                (&mut entry.notify, &mut entry.announced)
+                if announced {
+                    head.data_length = frame.data.len() as u32;
+                    entry.announced = Some(std::mem::take(&mut frame.data));
+                }
+                &mut entry.notify
             }
         };
         if announced {
             head.flags = head.flags.with(FrameFlags::ANNOUNCED);
-            // Checked against the peer's `data_bytes_max`.
-            head.data_length = frame.data.len() as u32;
-            *keep = Some(std::mem::take(&mut frame.data));
         } else if let Some(token) = notify.take() {
             self.notices.push_back((SentFrame::from(&*head), token));
         }

@@ -5,9 +5,9 @@ use super::event::{Event, Landing, Reply, Request};
 use super::handle::{DropGuard, DroppedMessage};
 use super::handles::RequestId;
 use super::message::{Announced, CancelOutcome, Incoming, OneWay, Receipt};
-use super::outgoing::Cancel;
+use super::outgoing::{Cancel, HeldFrame};
 use crate::session::{Admission, Answer, Standing};
-use crate::transport::{OutgoingFrame, SentFrame};
+use crate::transport::SentFrame;
 use crate::wire::{
     CANCEL_DONE, CANCEL_NOT_FOUND, CANCEL_TOO_LATE, FAILED_CANCELLED, FAILED_NO_REGION, FAILED_NO_ROOM,
     FAILED_NOT_KEPT, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead, FrameKind,
@@ -49,7 +49,7 @@ impl ConnectionSink<'_> {
             answer.flags = answer.flags.with(FrameFlags::FAILED);
             answer.room = reason;
         }
-        self.replies.push(OutgoingFrame::new(answer, header_again, data_again));
+        self.replies.push(HeldFrame::new(answer, header_again, data_again));
         Ok(())
     }
 
@@ -186,8 +186,9 @@ impl ConnectionSink<'_> {
                 return unexpected;
             }
             let Some(entry) = state.requester.get_mut(slot) else { return unexpected };
-            entry.sent = entry.announced.is_none();
-            (entry.announced.take(), &mut entry.notify)
+            entry.sent = !entry.announced;
+            let kept = std::mem::take(&mut entry.announced).then(|| std::mem::take(&mut entry.kept));
+            (kept, &mut entry.notify)
         };
         let Some(data) = announced else { return unexpected };
         let notify = notify.take();
@@ -197,7 +198,7 @@ impl ConnectionSink<'_> {
             }
             return Ok(());
         }
-        let mut frame = OutgoingFrame::new(state.frame(FrameKind::Data), HeaderBytes::new(), data);
+        let mut frame = HeldFrame::new(state.frame(FrameKind::Data), HeaderBytes::new(), data);
         (frame.head.slot, frame.head.sequence) = (slot, sequence);
         if one_way {
             frame.head.flags = FrameFlags::ONE_WAY;
@@ -354,12 +355,11 @@ impl ConnectionSink<'_> {
             let token = entry.token;
             self.events.push_back(Event::CancelEnded { connection, id, token, outcome: Ok(outcome) });
         }
-        if let (Some(token), Some(announced)) = (entry.notify, entry.announced) {
-            // Its data was never asked for.
-            self.events.push_back(Event::Sent { connection, token, outcome: Ok(announced) });
-        } else if let (Some(token), true) = (entry.notify, entry.data_lent) {
-            // The peer has read it until now.
-            self.events.push_back(Event::Sent { connection, token, outcome: Ok(entry.lent) });
+        if let Some(token) = entry.notify
+            && (entry.announced || entry.data_lent)
+        {
+            // Its data was never asked for, or the peer has read it until now.
+            self.events.push_back(Event::Sent { connection, token, outcome: Ok(entry.kept) });
         }
         let mut data = data;
         if head.data_length == 0
@@ -380,7 +380,7 @@ impl ConnectionSink<'_> {
         self.statistics.request_latency.record(self.now.saturating_duration_since(entry.begun));
         let outcome = match (failed, entry.failure) {
             (Some(reason), _) => Err(failure(reason, entry.room)),
-            (None, Some(failure)) => Err(failure),
+            (None, Some(failure)) => Err(*failure),
             (None, None) => Ok(Reply { header: HeaderBytes::from_slice(header), data }),
         };
         self.events.push_back(Event::Response { connection, id, token: entry.token, outcome });

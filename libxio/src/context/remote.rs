@@ -11,10 +11,10 @@ use super::connection::{ConnectionSink, ConnectionState};
 use super::event::{Event, Landing, Reply};
 use super::handles::{Connection, RequestId};
 use super::message::SendOptions;
-use super::outgoing::Outstanding;
+use super::outgoing::{HeldFrame, Outstanding};
 use super::requests::{check_landing, limit};
 use crate::session::Admission;
-use crate::transport::{OutgoingFrame, PLACEMENT_BYTES, Placement, Reach, ReachError};
+use crate::transport::{PLACEMENT_BYTES, Placement, Reach, ReachError};
 use crate::wire::{
     ExtensionWriter, FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS,
     FrameFlags, FrameHead, FrameKind, RemoteAddress, Violation,
@@ -227,7 +227,7 @@ impl ConnectionSink<'_> {
                 (answer.flags, answer.room) = (FrameFlags::FAILED, reason);
             }
         }
-        let mut frame = OutgoingFrame::new(answer, HeaderBytes::new(), data);
+        let mut frame = HeldFrame::new(answer, HeaderBytes::new(), data);
         if !landing.is_empty() && !frame.data.is_empty() {
             let data = std::mem::take(&mut frame.data);
             self.count_copy(landing.copy_from_list(&data));
@@ -320,7 +320,7 @@ impl Context {
     ) -> Result<RequestId> {
         check_access(region, offset, landing.room(), region.access.read)?;
         check_landing(&landing)?;
-        let (_, state) = self.open_connection(connection)?;
+        let (key, state) = self.open_connection(connection)?;
         let room = limit("bytes of a remote read", landing.room(), state.own.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
         let landing = match landing {
@@ -341,8 +341,7 @@ impl Context {
         if options.more {
             entry.flags = FrameFlags::MORE;
         }
-        let header = HeaderBytes::from_slice(&address.encode());
-        self.begin_request(connection, entry, header, Sgl::new(), &options)
+        self.begin_request(key, entry, &address.encode(), Sgl::new(), &options)
     }
 
     /// Writes to the peer's exposed memory at `offset`. It ends as [`Context::remote_read`] does. After an error, or
@@ -360,7 +359,7 @@ impl Context {
         options: SendOptions,
     ) -> Result<RequestId> {
         check_access(region, offset, data.len(), region.access.write)?;
-        let (_, state) = self.open_connection(connection)?;
+        let (key, state) = self.open_connection(connection)?;
         limit("bytes of a remote write", data.len(), state.theirs.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
         let reach = Reach::write(address, &region.placement, &data);
@@ -372,8 +371,7 @@ impl Context {
         if options.more {
             entry.flags = FrameFlags::MORE;
         }
-        let header = HeaderBytes::from_slice(&address.encode());
-        self.begin_request(connection, entry, header, data, &options)
+        self.begin_request(key, entry, &address.encode(), data, &options)
     }
 
     /// Tries the transport's own way to the memory.

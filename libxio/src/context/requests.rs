@@ -6,17 +6,17 @@ use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
-use super::outgoing::{Outstanding, Waiting};
+use super::outgoing::{Numbered, Outstanding};
 use super::serving::FAREWELL_TIME;
 use super::statistics::ConnectionStatistics;
 use super::turn::millis;
 use crate::reactor::Key;
 use crate::transport::{OutgoingFrame, SentFrame};
 use crate::wire::{
-    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
+    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionBytes, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
     FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
 };
-use crate::{Buffer, Error, HeaderBytes, Result, Sgl};
+use crate::{Buffer, Error, Result, Sgl};
 use std::time::Instant;
 
 const STALE: Error = Error::StaleHandle("connection");
@@ -43,7 +43,7 @@ impl Context {
         options: SendOptions,
     ) -> Result<RequestId> {
         let now = self.now;
-        let (_, state) = self.open_connection(connection)?;
+        let (key, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
         check_message(state, header, &data)?;
         check_landing(&landing)?;
@@ -53,61 +53,74 @@ impl Context {
         if idempotent {
             entry.flags = entry.flags.with(FrameFlags::IDEMPOTENT);
         }
-        self.begin_request(connection, entry, HeaderBytes::from_slice(header), data, &options)
+        self.begin_request(key, entry, header, data, &options)
     }
 
-    /// Gives a request (or a one-sided operation) its slot and sends it, at once or when its grant comes.
+    /// Gives a request (or a one-sided operation) of an open connection its slot and sends it, at once or when its grant
+    /// comes.
     pub(super) fn begin_request(
         &mut self,
-        connection: Connection,
+        key: Key,
         mut entry: Outstanding,
-        header: HeaderBytes,
+        header: &[u8],
         data: Sgl,
         options: &SendOptions,
     ) -> Result<RequestId> {
-        let now = self.options.clock.is_virtual().then_some(self.now);
-        let (key, state) = self.open_connection(connection)?;
-        entry.notify = options.notify;
-        if state.placement && state.requester.free_slots() > 0 {
-            let (link, immediate) = (state.link, state.theirs.immediate_bytes_max);
-            if let Some(link) = self.links.get_mut(link)
-                && link.link.lends()
-                // Data that is fetched would have to be there before the owner has looked at the address.
-                && (entry.kind == FrameKind::Request || !link.link.is_fetched())
-            {
-                entry.lend(&data, &mut *link.link, &self.pool, immediate);
-            }
-        }
         let state = self.connections.get_mut(key).ok_or(STALE)?;
-        entry.receipt_due = options.receipt;
-        if let Some(timeout) = options.timeout {
-            let at = now.unwrap_or_else(Instant::now).checked_add(timeout);
-            entry.deadline = at.map(|at| (at, millis(timeout)));
+        let free = state.requester.free_slots();
+        if free == 0 {
+            return Err(Error::SlotsExhausted(state.requester.outstanding()));
         }
-        let deadline = entry.deadline.map(|(at, _)| at);
-        let slots = state.requester.outstanding() + state.requester.free_slots();
-        let (slot, sequence) = state.requester.begin(entry).map_err(|_| Error::SlotsExhausted(slots))?;
+        entry.notify = options.notify;
+        entry.receipt_due = options.receipt;
+        let link_key = state.link;
+        let mut link = self.links.get_mut(link_key);
+        let mut extension = ExtensionBytes::new();
+        if state.placement
+            && let Some(link) = &mut link
+            && link.link.lends()
+            // Data that is fetched would have to be there before the owner has looked at the address.
+            && (entry.kind == FrameKind::Request || !link.link.is_fetched())
+        {
+            let immediate = state.theirs.immediate_bytes_max;
+            extension = entry.lend(&data, link.link.as_mut(), &self.pool, immediate);
+        }
+        let mut deadline = None;
+        if let Some(timeout) = options.timeout {
+            let now = if self.options.clock.is_virtual() { self.now } else { Instant::now() };
+            deadline = now.checked_add(timeout);
+            entry.deadline = deadline.map(|at| (at, millis(timeout)));
+        }
+        let (slot, sequence) = state.requester.begin(entry).map_err(|_| Error::SlotsExhausted(free))?;
         if let Some(entry) = state.requester.get_mut(slot) {
             entry.sequence = sequence;
         }
         state.next_deadline = earlier(state.next_deadline, deadline);
-        state.counts.requests_sent += 1;
-        let link = state.link;
-        let frame = state.start(Waiting::Request { slot }, header, data);
         self.next_expiry = earlier(self.next_expiry, deadline);
+        state.counts.requests_sent += 1;
         self.statistics.requests_sent.add(1);
         self.statistics.requests_outstanding.add(1);
-        self.send_or_wait(link, frame);
+        match (state.start(Numbered::Request { slot }, header, data, extension), link) {
+            (Some(frame), Some(link)) => {
+                link.link.send(frame);
+                self.statistics.frames_sent.add(1);
+                self.touch_link(link_key);
+            }
+            (Some(_), None) => {}
+            (None, _) => self.count_waiting(),
+        }
         Ok(RequestId { slot, sequence })
     }
 
-    pub(super) fn send_or_wait(&mut self, link: Key, frame: Option<OutgoingFrame>) {
+    fn count_waiting(&self) {
+        self.statistics.waiting_for_grant.add(1);
+        self.statistics.grant_stalls.add(1);
+    }
+
+    pub(super) fn send_or_wait(&mut self, link: Key, frame: Option<OutgoingFrame<'_>>) {
         match frame {
             Some(frame) => self.send_frame(link, frame),
-            None => {
-                self.statistics.waiting_for_grant.add(1);
-                self.statistics.grant_stalls.add(1);
-            }
+            None => self.count_waiting(),
         }
     }
 
@@ -173,7 +186,7 @@ impl Context {
         if let Some(result) = too_late {
             self.send_frame(link, result);
         }
-        let mut frame = OutgoingFrame::new(head, HeaderBytes::from_slice(header), data);
+        let mut frame = OutgoingFrame::new(head, header, data);
         if !landing.is_empty() && !frame.data.is_empty() {
             self.place_response(&mut frame, &landing, crc);
         }
@@ -182,7 +195,7 @@ impl Context {
     }
 
     /// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
-    fn place_response(&mut self, frame: &mut OutgoingFrame, landing: &Sgl, crc: bool) {
+    fn place_response(&mut self, frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool) {
         let data = std::mem::take(&mut frame.data);
         let sum = if crc { data.crc32c() } else { 0 };
         if !data.is_start_of(landing) {
@@ -254,7 +267,7 @@ impl Context {
         self.pool.take(length)
     }
 
-    pub(super) fn send_frame(&mut self, link: Key, frame: OutgoingFrame) {
+    pub(super) fn send_frame(&mut self, link: Key, frame: OutgoingFrame<'_>) {
         if let Some(entry) = self.links.get_mut(link) {
             entry.link.send(frame);
             self.statistics.frames_sent.add(1);
@@ -376,7 +389,7 @@ impl Context {
         if let Some(entry) = self.links.get_mut(link) {
             entry.link.stop_receiving();
         }
-        self.send_frame(link, OutgoingFrame::new(head, HeaderBytes::from_vec(body), Sgl::new()));
+        self.send_frame(link, OutgoingFrame::new(head, &body, Sgl::new()));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::wire::{
     PRIVATE_DATA_BYTES_MAX, REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN,
     Violation, Welcome,
 };
-use crate::{Error, HeaderBytes, Result, Sgl, Uri, sys};
+use crate::{Error, Result, Sgl, Uri, sys};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -298,7 +298,7 @@ impl Context {
         };
         entry.link.send(OutgoingFrame::new(
             FrameHead::new(FrameKind::Welcome),
-            HeaderBytes::from_vec(welcome.encode()),
+            &welcome.encode(),
             Sgl::new(),
         ));
         let mut state = ConnectionState::new(link, Phase::Open, peer, own, Side::Server(membership), now);
@@ -401,7 +401,7 @@ impl Context {
         let Some(entry) = self.links.get_mut(link) else { return };
         entry.role = Role::Closing { deadline: self.now + FAREWELL_TIME };
         entry.link.stop_receiving();
-        entry.link.send(OutgoingFrame::new(FrameHead::new(kind), HeaderBytes::from_vec(body), Sgl::new()));
+        entry.link.send(OutgoingFrame::new(FrameHead::new(kind), &body, Sgl::new()));
         self.touch_link(link);
     }
 

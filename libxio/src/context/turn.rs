@@ -11,7 +11,7 @@ use crate::reactor::{Ticket, TicketKind};
 use crate::session::KeepaliveAction;
 use crate::transport::OutgoingFrame;
 use crate::wire::{FrameKind, LoopKind};
-use crate::{Error, HeaderBytes, Result, Sgl};
+use crate::{Error, Result};
 use std::time::{Duration, Instant};
 
 /// Posts taken per turn, so that a busy poster does not starve the links.
@@ -287,7 +287,7 @@ impl Context {
                     KeepaliveAction::Wait(_) => {}
                     KeepaliveAction::Ping => {
                         let head = state.frame(FrameKind::Ping);
-                        self.send_frame(link, OutgoingFrame::new(head, HeaderBytes::new(), Sgl::new()));
+                        self.send_frame(link, OutgoingFrame::bare(head));
                     }
                     // What has arrived is taken before the verdict: the link is polled in the coming turns, and the
                     // next sweep judges.

@@ -30,9 +30,9 @@ enum Owner {
     Peer {
         memory: Arc<PeerMemory>,
     },
-    /// Held for its drop; `pointer` points into it.
+    /// `pointer` is the start of a boxed slice of this length.
     Heap {
-        _bytes: Box<[u8]>,
+        allocated: usize,
     },
     Static,
     /// The caller of [`Buffer::foreign`] promised that the memory lives long enough.
@@ -79,10 +79,10 @@ impl Buffer {
     /// The bytes of a vector, without a copy where its capacity is its length.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Buffer {
-        let mut bytes = bytes.into_boxed_slice();
+        let bytes = bytes.into_boxed_slice();
         let length = bytes.len();
-        let pointer = NonNull::new(bytes.as_mut_ptr()).unwrap_or(NonNull::dangling());
-        Buffer { pointer, length, owner: Owner::Heap { _bytes: bytes } }
+        let pointer = NonNull::from(Box::leak(bytes)).cast();
+        Buffer { pointer, length, owner: Owner::Heap { allocated: length } }
     }
 
     /// Bytes that live as long as the program; to be sent only (writing to it panics).
@@ -280,8 +280,14 @@ impl From<Vec<u8>> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Owner::Pool { pool, class, index } = &self.owner {
-            pool.give_back(*class, *index);
+        match &self.owner {
+            Owner::Pool { pool, class, index } => pool.give_back(*class, *index),
+            Owner::Heap { allocated } => {
+                let bytes = std::ptr::slice_from_raw_parts_mut(self.pointer.as_ptr(), *allocated);
+                // SAFETY: `from_vec` leaked a box of this start and length; cutting a buffer changes neither.
+                drop(unsafe { Box::from_raw(bytes) });
+            }
+            Owner::Region { .. } | Owner::Peer { .. } | Owner::Static | Owner::Foreign => {}
         }
     }
 }

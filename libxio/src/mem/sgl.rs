@@ -11,12 +11,29 @@ use std::os::fd::BorrowedFd;
 pub const SGL_PIECES_MAX: usize = 256;
 
 /// A scatter-gather list: buffers whose bytes follow one another.
+///
+/// Nearly all lists have one piece, and every message moves some through several hands: a list is as small as a buffer.
 #[derive(Debug, Default)]
 pub struct Sgl {
-    pieces: SmallVec<[Buffer; 1]>,
+    pieces: Pieces,
+}
+
+#[derive(Debug, Default)]
+enum Pieces {
+    #[default]
+    None,
+    One(Buffer),
+    Many(Box<Many>),
+}
+
+#[derive(Debug)]
+struct Many {
+    pieces: Vec<Buffer>,
     /// Sum of the pieces' lengths.
     length: usize,
 }
+
+const _: () = assert!(size_of::<Sgl>() == 32);
 
 /// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive. What is
 /// received into is reached through a unique borrow of the entry only, so entries are not copied.
@@ -107,55 +124,103 @@ impl Sgl {
     /// [`Error::LimitExceeded`] beyond [`SGL_PIECES_MAX`] pieces or `u32::MAX` bytes.
     pub fn push(&mut self, piece: Buffer) -> Result<()> {
         let limit = |what, value, limit| Err(Error::LimitExceeded { what, value, limit });
-        if self.pieces.len() == SGL_PIECES_MAX {
-            return limit("pieces of a message", self.pieces.len() as u64 + 1, SGL_PIECES_MAX as u64);
-        }
-        let length = self.length + piece.len();
+        let length = self.len() + piece.len();
         if length > u32::MAX as usize {
             return limit("data of a message in bytes", length as u64, u64::from(u32::MAX));
         }
-        self.length = length;
-        self.pieces.push(piece);
+        match &mut self.pieces {
+            Pieces::None => self.pieces = Pieces::One(piece),
+            Pieces::One(_) => {
+                let Pieces::One(first) = std::mem::take(&mut self.pieces) else { return Ok(()) };
+                self.pieces = Pieces::Many(Box::new(Many { pieces: vec![first, piece], length }));
+            }
+            Pieces::Many(many) if many.pieces.len() == SGL_PIECES_MAX => {
+                return limit("pieces of a message", SGL_PIECES_MAX as u64 + 1, SGL_PIECES_MAX as u64);
+            }
+            Pieces::Many(many) => {
+                many.pieces.push(piece);
+                many.length = length;
+            }
+        }
         Ok(())
     }
 
     /// Whether data may land in all of it.
     pub(crate) fn is_writable(&self) -> bool {
-        self.pieces.iter().all(Buffer::is_writable)
+        self.pieces().iter().all(Buffer::is_writable)
     }
 
     /// Total length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.length
+        match &self.pieces {
+            Pieces::None => 0,
+            Pieces::One(piece) => piece.len(),
+            Pieces::Many(many) => many.length,
+        }
     }
 
     /// Whether it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
     }
 
     /// The pieces in order.
     #[must_use]
     pub fn pieces(&self) -> &[Buffer] {
-        &self.pieces
+        match &self.pieces {
+            Pieces::None => &[],
+            Pieces::One(piece) => std::slice::from_ref(piece),
+            Pieces::Many(many) => &many.pieces,
+        }
+    }
+
+    fn pieces_mut(&mut self) -> &mut [Buffer] {
+        match &mut self.pieces {
+            Pieces::None => &mut [],
+            Pieces::One(piece) => std::slice::from_mut(piece),
+            Pieces::Many(many) => &mut many.pieces,
+        }
     }
 
     /// The pieces, to be kept.
     pub fn into_pieces(self) -> impl Iterator<Item = Buffer> {
-        self.pieces.into_iter()
+        let (one, many) = match self.pieces {
+            Pieces::None => (None, Vec::new()),
+            Pieces::One(piece) => (Some(piece), Vec::new()),
+            Pieces::Many(many) => (None, many.pieces),
+        };
+        one.into_iter().chain(many)
+    }
+
+    /// The buffer, where the list is just one.
+    ///
+    /// # Errors
+    /// The list itself, where it is not.
+    pub fn into_single(self) -> std::result::Result<Buffer, Sgl> {
+        match self.pieces {
+            Pieces::One(piece) => Ok(piece),
+            pieces => Err(Sgl { pieces }),
+        }
     }
 
     /// Keeps the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
-        let mut left = length;
-        for piece in &mut self.pieces {
-            piece.truncate(left);
-            left -= piece.len();
+        match &mut self.pieces {
+            Pieces::None => {}
+            Pieces::One(_) if length == 0 => self.pieces = Pieces::None,
+            Pieces::One(piece) => piece.truncate(length),
+            Pieces::Many(many) => {
+                let mut left = length;
+                for piece in &mut many.pieces {
+                    piece.truncate(left);
+                    left -= piece.len();
+                }
+                many.pieces.retain(|piece| !piece.is_empty());
+                many.length = many.length.min(length);
+            }
         }
-        self.pieces.retain(|piece| !piece.is_empty());
-        self.length = self.length.min(length);
     }
 
     /// Copies `source` into the list at `offset`.
@@ -165,7 +230,7 @@ impl Sgl {
     pub fn scatter(&mut self, offset: usize, source: &[u8]) {
         assert!(self.covers(offset, source.len()), "range leaves the list");
         let (mut skip, mut source) = (offset, source);
-        for piece in &mut self.pieces {
+        for piece in self.pieces_mut() {
             let start = skip.min(piece.len());
             skip -= start;
             let (now, later) = source.split_at(source.len().min(piece.len() - start));
@@ -179,7 +244,7 @@ impl Sgl {
     /// # Errors
     /// The system has no memory for them.
     pub(crate) fn detach(&self) -> Result<()> {
-        for piece in &self.pieces {
+        for piece in self.pieces() {
             if let Some((region, offset)) = piece.place_in_region() {
                 region.detach(offset, piece.len())?;
             }
@@ -190,9 +255,9 @@ impl Sgl {
     /// Copies as much of `source` as this list holds to its start; returns how many bytes that is.
     pub(crate) fn copy_from_list(&self, source: &Sgl) -> usize {
         let mut done = 0;
-        for piece in &source.pieces {
+        for piece in source.pieces() {
             let mut start = 0;
-            let length = piece.len().min(self.length - done);
+            let length = piece.len().min(self.len() - done);
             self.walk(done, length, |target, offset, part| {
                 target.copy_from_buffer(offset, piece, start, part);
                 start += part;
@@ -204,9 +269,10 @@ impl Sgl {
 
     /// Whether this list's bytes are, byte for byte, the memory at the start of `other`.
     pub(crate) fn is_start_of(&self, other: &Sgl) -> bool {
-        let last = self.pieces.len().saturating_sub(1);
-        self.pieces.len() <= other.pieces.len()
-            && self.pieces.iter().zip(&other.pieces).enumerate().all(|(at, (piece, other))| {
+        let (own, others) = (self.pieces(), other.pieces());
+        let last = own.len().saturating_sub(1);
+        own.len() <= others.len()
+            && own.iter().zip(others).enumerate().all(|(at, (piece, other))| {
                 let fits = if at == last { piece.len() <= other.len() } else { piece.len() == other.len() };
                 fits && piece.as_ptr() == other.as_ptr()
             })
@@ -227,7 +293,7 @@ impl Sgl {
     /// A copy of all bytes.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.length];
+        let mut bytes = vec![0; self.len()];
         self.gather(0, &mut bytes);
         bytes
     }
@@ -237,7 +303,7 @@ impl Sgl {
     #[must_use]
     pub fn crc32c(&self) -> u32 {
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-        for piece in &self.pieces {
+        for piece in self.pieces() {
             if let Some(bytes) = piece.try_as_slice() {
                 digest.update(bytes);
                 continue;
@@ -267,7 +333,7 @@ impl Sgl {
         offset: u64,
         now: bool,
     ) -> std::io::Result<usize> {
-        if self.pieces.iter().any(Buffer::is_static) {
+        if self.pieces().iter().any(Buffer::is_static) {
             return Err(std::io::Error::from_raw_os_error(libc::EFAULT));
         }
         let mut entries: SmallVec<[IoVec<'_>; 4]> = SmallVec::new();
@@ -295,7 +361,7 @@ impl Sgl {
     /// Entries over all pieces; good as long as the list lives.
     pub(crate) fn raw_entries(&self) -> RawEntries {
         let entry = |piece: &Buffer| libc::iovec { iov_base: piece.as_ptr().cast(), iov_len: piece.len() };
-        RawEntries(self.pieces.iter().map(entry).collect())
+        RawEntries(self.pieces().iter().map(entry).collect())
     }
 
     /// Appends entries for the bytes from `offset` to `end`, at most until `entries` holds `entries_max`; returns how
@@ -308,9 +374,9 @@ impl Sgl {
         entries_max: usize,
     ) -> usize {
         let mut skip = offset;
-        let mut left = end.min(self.length).saturating_sub(offset);
+        let mut left = end.min(self.len()).saturating_sub(offset);
         let mut covered = 0;
-        for piece in &self.pieces {
+        for piece in self.pieces() {
             if left == 0 || entries.len() >= entries_max {
                 break;
             }
@@ -331,7 +397,7 @@ impl Sgl {
     }
 
     fn covers(&self, offset: usize, length: usize) -> bool {
-        offset.checked_add(length).is_some_and(|end| end <= self.length)
+        offset.checked_add(length).is_some_and(|end| end <= self.len())
     }
 
     /// Calls `each` with the parts of pieces that make up `length` bytes from `offset`.
@@ -339,7 +405,7 @@ impl Sgl {
         assert!(self.covers(offset, length), "range leaves the list");
         let mut skip = offset;
         let mut left = length;
-        for piece in &self.pieces {
+        for piece in self.pieces() {
             if left == 0 {
                 break;
             }
@@ -375,10 +441,7 @@ impl RawEntries {
 
 impl From<Buffer> for Sgl {
     fn from(piece: Buffer) -> Sgl {
-        let length = piece.len();
-        let mut pieces = SmallVec::new();
-        pieces.push(piece);
-        Sgl { pieces, length }
+        Sgl { pieces: Pieces::One(piece) }
     }
 }
 

@@ -34,7 +34,7 @@ pub use stream::Stream;
 pub(crate) use tcp::{Tcp, adopt_tcp};
 
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
-use crate::{Access, Buffer, HeaderBytes, Result, Sgl, Uri};
+use crate::{Access, Buffer, Result, Sgl, Uri};
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -93,7 +93,7 @@ pub trait Link: Send + Debug {
     fn set_limits(&mut self, limits: FrameLimits);
 
     /// Queues a frame. How much may be queued is the session's business (slots and grants).
-    fn send(&mut self, frame: OutgoingFrame);
+    fn send(&mut self, frame: OutgoingFrame<'_>);
 
     /// Hands queued frames to the transport: one call, never blocking. Tells the sink about each frame that is gone
     /// entirely ([`Sink::frame_sent`]).
@@ -284,14 +284,14 @@ pub enum ReachError {
     NotPermitted,
 }
 
-/// A frame to send.
+/// A frame to send. What is borrowed is copied by the link, at once.
 #[derive(Debug)]
-pub struct OutgoingFrame {
+pub struct OutgoingFrame<'a> {
     /// Its head; lengths (but that of [announced](crate::wire::FrameFlags::ANNOUNCED) data) and checksums are filled in
     /// by the link.
     pub head: FrameHead,
     /// The message header.
-    pub header: HeaderBytes,
+    pub header: &'a [u8],
     /// The data; dropped when it is with the transport.
     pub data: Sgl,
     /// Where data lies that does not travel; mostly empty.
@@ -300,17 +300,17 @@ pub struct OutgoingFrame {
     pub in_place: Option<(u32, u32)>,
 }
 
-impl OutgoingFrame {
+impl<'a> OutgoingFrame<'a> {
     /// A frame whose data travels with it.
     #[must_use]
-    pub fn new(head: FrameHead, header: HeaderBytes, data: Sgl) -> OutgoingFrame {
+    pub fn new(head: FrameHead, header: &'a [u8], data: Sgl) -> OutgoingFrame<'a> {
         OutgoingFrame { head, header, data, extension: ExtensionBytes::new(), in_place: None }
     }
 
     /// A head alone.
     #[must_use]
-    pub fn bare(head: FrameHead) -> OutgoingFrame {
-        OutgoingFrame::new(head, HeaderBytes::new(), Sgl::new())
+    pub fn bare(head: FrameHead) -> OutgoingFrame<'a> {
+        OutgoingFrame::new(head, &[], Sgl::new())
     }
 }
 

@@ -353,7 +353,7 @@ impl<S: ByteSocket> Link for Stream<S> {
         self.limits = limits;
     }
 
-    fn send(&mut self, frame: OutgoingFrame) {
+    fn send(&mut self, frame: OutgoingFrame<'_>) {
         if self.fenced {
             return;
         }
@@ -382,7 +382,7 @@ impl<S: ByteSocket> Link for Stream<S> {
         }
         self.staging.resize(start + FRAME_HEAD_BYTES, 0);
         self.staging.extend_from_slice(&extension);
-        self.staging.extend_from_slice(&header);
+        self.staging.extend_from_slice(header);
         let (place, follows) = self.staging[start..].split_at_mut(FRAME_HEAD_BYTES);
         place.copy_from_slice(&head.encode(follows, crc));
         let padding = usize::from(head.data_padding);

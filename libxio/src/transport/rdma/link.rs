@@ -442,7 +442,7 @@ impl Link for RdmaLink {
         self.receiving.limits = limits;
     }
 
-    fn send(&mut self, mut frame: OutgoingFrame) {
+    fn send(&mut self, mut frame: OutgoingFrame<'_>) {
         if self.phase == Phase::Fenced {
             return;
         }

@@ -109,7 +109,7 @@ impl Sending {
     /// Queues a frame.
     pub(super) fn push(
         &mut self,
-        frame: OutgoingFrame,
+        frame: OutgoingFrame<'_>,
         crc: bool,
         landings: &mut Landings,
         peer: Option<(&Endpoint, &mut KeyCache, &RdmaOptions)>,
@@ -146,12 +146,13 @@ impl Sending {
         let name = SentFrame::from(&head);
         let crc = crc || super::has_checksum_always(name.kind);
         let head = if extension.is_empty() || !crc {
-            head.encode(&header, crc)
+            head.encode(header, crc)
         } else {
             let mut follows = HeaderBytes::from_slice(&extension);
-            follows.extend_from_slice(&header);
+            follows.extend_from_slice(header);
             head.encode(&follows, crc)
         };
+        let header = HeaderBytes::from_slice(header);
         let outgoing = Outgoing { head, extension, header, data, sent: 0, name, named: false, write };
         self.unsent += outgoing.length();
         self.queue.push_back(outgoing);
