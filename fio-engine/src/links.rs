@@ -72,7 +72,7 @@ impl Links {
     /// Those of connecting, and the server's.
     pub fn stat(&mut self, place: &Place) -> Result<Attributes, Error> {
         match self.call(place, Operation::Stat(StatTarget::Path(place.path.clone())))? {
-            Outcome::Attributes(attributes) => Ok(attributes),
+            Outcome::Attributes(attributes) => Ok(*attributes),
             _ => Err(unexpected(place, raio::proto::Op::Stat)),
         }
     }

@@ -136,7 +136,7 @@ impl Session {
 
     fn attributes(&mut self, target: StatTarget) -> Result<Attributes, Errno> {
         match self.engine.call(Operation::Stat(target))? {
-            Outcome::Attributes(attributes) => Ok(attributes),
+            Outcome::Attributes(attributes) => Ok(*attributes),
             _ => Err(Errno(libc::EPROTO)),
         }
     }

@@ -74,7 +74,7 @@ impl Client {
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Attributes> {
         let path = path.as_ref();
         match self.call(path, Operation::Stat(StatTarget::Path(path_bytes(path))))? {
-            Outcome::Attributes(attributes) => Ok(attributes),
+            Outcome::Attributes(attributes) => Ok(*attributes),
             _ => Err(Outcome::unexpected(Op::Stat)),
         }
     }

@@ -57,7 +57,7 @@ impl File {
             Outcome::Opened { handle, attributes } => {
                 let io_bytes_max = attributes.io_bytes_max.min(engine.limits().io_bytes_max).max(1);
                 drop(engine);
-                Ok(File { client: client.clone(), handle, path, attributes, io_bytes_max })
+                Ok(File { client: client.clone(), handle, path, attributes: *attributes, io_bytes_max })
             }
             _ => Err(Outcome::unexpected(Op::Open)),
         }
@@ -177,7 +177,7 @@ impl File {
     /// [`Error::Operation`] with the server's reason, [`Error::Lost`].
     pub fn stat(&self) -> Result<Attributes> {
         match self.call(Operation::Stat(StatTarget::Handle(self.handle)))? {
-            Outcome::Attributes(attributes) => Ok(attributes),
+            Outcome::Attributes(attributes) => Ok(*attributes),
             _ => Err(self.named(Outcome::unexpected(Op::Stat))),
         }
     }

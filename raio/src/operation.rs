@@ -192,7 +192,7 @@ pub enum Outcome {
         /// Names it in later operations on this connection.
         handle: Handle,
         /// What is known about it.
-        attributes: Attributes,
+        attributes: Box<Attributes>,
     },
     /// Bytes were read, fewer than asked for only at the end of the file.
     Read {
@@ -207,7 +207,7 @@ pub enum Outcome {
         bytes: u32,
     },
     /// A file was looked up.
-    Attributes(Attributes),
+    Attributes(Box<Attributes>),
     /// A part of a directory.
     Entries {
         /// The names.

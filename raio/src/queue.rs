@@ -59,9 +59,14 @@ impl Queue {
         let mut engine = Engine::connect(&uri, options.client_options())?;
         let path_text = display(path);
         match engine.call(options.operation(path)).map_err(|error| error.with_path(&path_text))? {
-            Outcome::Opened { handle, attributes } => {
-                Ok(Queue { engine, handle, attributes, path: path_text, depth: depth.max(1), used: 0 })
-            }
+            Outcome::Opened { handle, attributes } => Ok(Queue {
+                engine,
+                handle,
+                attributes: *attributes,
+                path: path_text,
+                depth: depth.max(1),
+                used: 0,
+            }),
             _ => Err(Outcome::unexpected(Op::Open)),
         }
     }

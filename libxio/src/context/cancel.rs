@@ -52,13 +52,13 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`] when its connection has ended.
     pub fn abandon(&mut self, request: Request) -> Result<()> {
-        let Request { connection, id, data, data_length, mut guard, .. } = request;
-        guard.disarm();
-        drop(data);
+        let Request { record } = request;
+        let (connection, id, granted) = (record.connection, record.request_id(), record.granted);
+        self.records.give_back(record);
         let stale = Error::StaleHandle("connection");
         let key = connection.key(self.number).ok_or(stale.clone())?;
         self.connections.get(key).ok_or(stale)?;
-        self.fail_request(key, id, data_length, FAILED_CANCELLED);
+        self.fail_request(key, id, granted, FAILED_CANCELLED);
         Ok(())
     }
 

@@ -1,10 +1,9 @@
 //! A connection's state, and what its link asks and tells. The state machines of `session` decide; `received.rs` turns
 //! their decisions into events and frames, `outgoing.rs` makes the frames of messages.
 
+use super::arrived::{Arrived, MessageId, Records};
 use super::event::{Event, Landing};
-use super::handle::DroppedMessages;
 use super::handles::{Connection, RequestId};
-use super::message::Announced;
 use super::outgoing::{HeldFrame, Outstanding, Unacknowledged, Waiting};
 use super::remote::Exposed;
 use super::serving::Membership;
@@ -19,9 +18,8 @@ use crate::wire::{
     EXTENSION_BYTES_MAX, FEATURE_CRC, FEATURE_PLACEMENT, FrameFlags, FrameHead, FrameKind, FrameLimits,
     Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, SessionId, Violation, Welcome,
 };
-use crate::{Error, HeaderBytes, Pool, Sgl, Uri};
+use crate::{Error, Pool, Sgl, Uri};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The link of a connection that has none (yet, or any more).
@@ -126,12 +124,7 @@ impl Drop for Side {
 /// A message whose data lands where the application said.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    pub message: Announced,
-    pub header: HeaderBytes,
-    pub data_length: u32,
-    pub room: u32,
-    pub wants_receipt: bool,
-    pub more: bool,
+    pub record: Box<Arrived>,
     /// Until its data arrives.
     pub into: Option<Sgl>,
 }
@@ -261,11 +254,11 @@ impl ConnectionState {
     /// The transfer that a Data frame belongs to.
     pub(crate) fn transfer_of(&self, head: &FrameHead) -> Result<usize, Violation> {
         let message = if head.flags.contains(FrameFlags::ONE_WAY) {
-            Announced::OneWay { sequence: head.sequence }
+            MessageId::OneWay { sequence: head.sequence }
         } else {
-            Announced::Request(RequestId { slot: head.slot, sequence: head.sequence })
+            MessageId::Request(RequestId { slot: head.slot, sequence: head.sequence })
         };
-        let found = self.transfers.iter().position(|transfer| transfer.message == message);
+        let found = self.transfers.iter().position(|transfer| transfer.record.message == message);
         found.ok_or(Violation::DataNotExpected { slot: head.slot, sequence: head.sequence })
     }
 
@@ -283,7 +276,7 @@ pub(crate) struct ConnectionSink<'a> {
     pub replies: &'a mut Vec<HeldFrame>,
     pub pool: &'a Pool,
     pub statistics: &'a Statistics,
-    pub dropped: &'a Arc<DroppedMessages>,
+    pub records: &'a mut Records,
     pub now: Instant,
     pub keepalive_limit: Duration,
     /// Set when the connection is over.
@@ -396,7 +389,7 @@ impl ConnectionSink<'_> {
             FrameKind::Data => {
                 let transfer = self.state.transfer_of(head)?;
                 let transfer = &mut self.state.transfers[transfer];
-                let (length, announced) = (head.data_length, transfer.data_length);
+                let (length, announced) = (head.data_length, transfer.record.data_length);
                 if length != announced {
                     return Err(Violation::DataLengthDiffers { length, announced });
                 }

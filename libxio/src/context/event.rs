@@ -1,13 +1,13 @@
 //! What a context tells its owner, and what the owner hands to it. Everything is owned: nothing is borrowed while user
 //! code runs.
 
+use super::arrived::Arrived;
 use super::handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
 use super::message::{CancelOutcome, Incoming, OneWay, Receipt};
 use crate::reactor::Key;
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl, wire};
 use std::any::Any;
 use std::os::fd::RawFd;
-use std::time::Instant;
 
 /// Something that happened in a context.
 #[derive(Debug)]
@@ -302,72 +302,57 @@ pub struct Reply {
 /// A request of the peer. It moves to whoever answers it; dropped, it is answered with [`Error::Unanswered`].
 #[derive(Debug)]
 pub struct Request {
-    pub(crate) connection: Connection,
-    pub(crate) id: RequestId,
-    pub(crate) header: HeaderBytes,
-    pub(crate) data: Sgl,
-    /// The peer's memory where the response's data is wanted; empty where it travels.
-    pub(crate) landing: Sgl,
-    /// Length of `data` as it arrived: what the byte grant gets back.
-    pub(crate) data_length: u32,
-    pub(crate) room: u32,
-    /// A receipt is wanted and was not given yet.
-    pub(crate) wants_receipt: bool,
-    pub(crate) more: bool,
-    /// The turn in which it came.
-    pub(crate) arrived: Instant,
-    /// Tells the context when the request is dropped; disarmed by `respond`.
-    pub(crate) guard: super::DropGuard,
+    pub(crate) record: Box<Arrived>,
 }
 
 impl Request {
     /// The connection it came by.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        self.connection
+        self.record.connection
     }
 
     /// The small leading part.
     #[must_use]
     pub fn header(&self) -> &[u8] {
-        &self.header
+        &self.record.header
     }
 
     /// The data.
     #[must_use]
     pub fn data(&self) -> &Sgl {
-        &self.data
+        &self.record.data
     }
 
     /// Takes the data out, to move it into a file operation, say. The sender's byte grant is renewed when the request
     /// is answered.
     pub fn take_data(&mut self) -> Sgl {
-        std::mem::take(&mut self.data)
+        std::mem::take(&mut self.record.data)
     }
 
     /// Most bytes of data that the response may carry.
     #[must_use]
     pub fn room(&self) -> u32 {
-        self.room
+        self.record.room
     }
 
     /// Its number, as [`Event::Cancel`] names it.
     #[must_use]
     pub fn id(&self) -> RequestId {
-        self.id
+        self.record.request_id()
     }
 
     /// Whether its sender wants to know that it was read: see
     /// [`Context::give_receipt`](crate::Context::give_receipt).
     #[must_use]
     pub fn wants_receipt(&self) -> bool {
-        self.wants_receipt
+        self.record.wants_receipt
     }
 
     /// Whether its sender says that more messages follow at once, so that work may be gathered.
     #[must_use]
     pub fn more(&self) -> bool {
-        self.more
+        self.record.more
     }
 }
 

@@ -96,35 +96,3 @@ pub(crate) enum DroppedMessage {
         wants_receipt: bool,
     },
 }
-
-/// Travels with a message; reports it when it is dropped.
-#[derive(Debug)]
-pub(crate) struct DropGuard {
-    dropped: Arc<DroppedMessages>,
-    connection: Connection,
-    message: DroppedMessage,
-    armed: bool,
-}
-
-impl DropGuard {
-    pub(crate) fn new(
-        dropped: &Arc<DroppedMessages>,
-        connection: Connection,
-        message: DroppedMessage,
-    ) -> Self {
-        DropGuard { dropped: Arc::clone(dropped), connection, message, armed: true }
-    }
-
-    pub(crate) fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for DropGuard {
-    fn drop(&mut self) {
-        if self.armed {
-            self.dropped.queue.push((self.connection, self.message));
-            self.dropped.waker.wake();
-        }
-    }
-}

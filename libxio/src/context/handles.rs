@@ -34,6 +34,15 @@ handle! {
     /// A connection of a context.
     Connection
 }
+impl Connection {
+    /// A small number, for tables: no two open connections of a context have the same one at a time, and numbers are used
+    /// again.
+    #[must_use]
+    pub fn number(self) -> usize {
+        self.index as usize
+    }
+}
+
 handle! {
     /// A server (a listening address) of a context.
     Server

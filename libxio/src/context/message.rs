@@ -1,8 +1,8 @@
 //! One-way messages, announced messages, and what all messages can be sent with.
 
-use super::handle::DropGuard;
+use super::arrived::{Arrived, MessageId};
 use super::handles::{Connection, RequestId};
-use crate::{HeaderBytes, Sgl};
+use crate::Sgl;
 use std::time::Duration;
 
 /// What a message can be sent with beside its parts. The default is nothing.
@@ -57,52 +57,43 @@ pub enum CancelOutcome {
 /// or until it is dropped; dropped, a receipt that was asked for says [`Receipt::Rejected`].
 #[derive(Debug)]
 pub struct OneWay {
-    pub(crate) connection: Connection,
-    pub(crate) sequence: u32,
-    pub(crate) header: HeaderBytes,
-    pub(crate) data: Sgl,
-    /// What the byte grant gets back.
-    pub(crate) data_length: u32,
-    pub(crate) wants_receipt: bool,
-    pub(crate) more: bool,
-    /// Tells the context when the message is dropped; disarmed by `release`.
-    pub(crate) guard: DropGuard,
+    pub(crate) record: Box<Arrived>,
 }
 
 impl OneWay {
     /// The connection it came by.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        self.connection
+        self.record.connection
     }
 
     /// The small leading part.
     #[must_use]
     pub fn header(&self) -> &[u8] {
-        &self.header
+        &self.record.header
     }
 
     /// The data.
     #[must_use]
     pub fn data(&self) -> &Sgl {
-        &self.data
+        &self.record.data
     }
 
     /// Takes the data out. The sender's grants are renewed when the message is released.
     pub fn take_data(&mut self) -> Sgl {
-        std::mem::take(&mut self.data)
+        std::mem::take(&mut self.record.data)
     }
 
     /// Whether its sender wants a receipt.
     #[must_use]
     pub fn wants_receipt(&self) -> bool {
-        self.wants_receipt
+        self.record.wants_receipt
     }
 
     /// Whether its sender says that more messages follow at once.
     #[must_use]
     pub fn more(&self) -> bool {
-        self.more
+        self.record.more
     }
 }
 
@@ -111,49 +102,34 @@ impl OneWay {
 /// answered with [`Error::Unanswered`](crate::Error::Unanswered), a one-way message is released unseen.
 #[derive(Debug)]
 pub struct Incoming {
-    pub(crate) connection: Connection,
-    pub(crate) message: Announced,
-    pub(crate) header: HeaderBytes,
-    pub(crate) data_length: u32,
-    pub(crate) room: u32,
-    pub(crate) wants_receipt: bool,
-    pub(crate) more: bool,
-    /// Tells the context when this is dropped; disarmed by `assign`.
-    pub(crate) guard: DropGuard,
-}
-
-/// Which message was announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announced {
-    Request(RequestId),
-    OneWay { sequence: u32 },
+    pub(crate) record: Box<Arrived>,
 }
 
 impl Incoming {
     /// The connection it came by.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        self.connection
+        self.record.connection
     }
 
     /// The small leading part.
     #[must_use]
     pub fn header(&self) -> &[u8] {
-        &self.header
+        &self.record.header
     }
 
     /// Length of the data to come, in bytes.
     #[must_use]
     pub fn data_length(&self) -> u32 {
-        self.data_length
+        self.record.data_length
     }
 
     /// The request's number, as [`Event::Cancel`](crate::Event::Cancel) names it; none for a one-way message.
     #[must_use]
     pub fn id(&self) -> Option<RequestId> {
-        match self.message {
-            Announced::Request(id) => Some(id),
-            Announced::OneWay { .. } => None,
+        match self.record.message {
+            MessageId::Request(id) => Some(id),
+            MessageId::OneWay { .. } => None,
         }
     }
 }

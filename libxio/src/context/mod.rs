@@ -4,6 +4,7 @@
 //! calls on servers and connections; `files.rs` is for its own descriptors and file operations; `connection.rs` turns
 //! arriving frames into events.
 
+mod arrived;
 mod cancel;
 mod connecting;
 mod connection;
@@ -33,7 +34,6 @@ pub use event::{
     OutgoingResponse, Reply, Request,
 };
 pub use handle::ContextHandle;
-pub(crate) use handle::DropGuard;
 pub use handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use message::{CancelOutcome, Incoming, OneWay, OutgoingOneWay, Receipt, SendOptions};
@@ -49,6 +49,7 @@ pub use statistics::{ConnectionStatistics, Statistics, StatisticsSnapshot};
 use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
 use crate::transport::{Shm, Tcp, Transport};
 use crate::{Error, Pool, Result};
+use arrived::Records;
 use connection::ConnectionState;
 use crossbeam_channel::Receiver;
 use files::{ForeignFd, PendingOp};
@@ -133,7 +134,7 @@ pub struct Context {
     waker: Arc<Waker>,
     /// Stamp of the poll on the waker's doorbell.
     waker_armed: Option<u32>,
-    dropped: Arc<DroppedMessages>,
+    records: Records,
     spin: SpinBudget,
     /// When connections, handshakes and farewells are looked through for their deadlines.
     next_sweep: Instant,
@@ -251,10 +252,10 @@ impl Context {
             statistics,
             inbox,
             outbox,
-            dropped: Arc::new(DroppedMessages {
+            records: Records::new(Arc::new(DroppedMessages {
                 queue: crossbeam_queue::SegQueue::new(),
                 waker: Arc::clone(&waker),
-            }),
+            })),
             waker,
             waker_armed: None,
             spin: SpinBudget::new(options.polling_timeout),

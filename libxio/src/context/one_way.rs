@@ -56,13 +56,14 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`] when its connection has ended.
     pub fn release(&mut self, message: OneWay, receipt: Receipt) -> Result<()> {
-        let OneWay { connection, sequence, data, data_length, wants_receipt, mut guard, .. } = message;
-        guard.disarm();
-        drop(data);
+        let OneWay { record } = message;
+        let (connection, sequence, granted) = (record.connection, record.sequence(), record.granted);
+        let wants_receipt = record.wants_receipt;
+        self.records.give_back(record);
         let stale = Error::StaleHandle("connection");
         let key = connection.key(self.number).ok_or(stale.clone())?;
         let receipt = wants_receipt.then_some(receipt);
-        if self.release_one_way(key, sequence, data_length, receipt) { Ok(()) } else { Err(stale) }
+        if self.release_one_way(key, sequence, granted, receipt) { Ok(()) } else { Err(stale) }
     }
 
     /// Tells the requester that its request was read, before it is answered.
@@ -71,14 +72,18 @@ impl Context {
     /// [`Error::Unsupported`] when no receipt was asked for, or it was given; [`Error::StaleHandle`] when the connection
     /// has ended.
     pub fn give_receipt(&mut self, request: &mut Request, receipt: Receipt) -> Result<()> {
-        if !request.wants_receipt {
+        let record = &mut *request.record;
+        if !record.wants_receipt {
             return Err(Error::Unsupported("the request wants no receipt, or has it already"));
         }
         let stale = Error::StaleHandle("connection");
-        let key = request.connection.key(self.number).ok_or(stale.clone())?;
+        let key = record.connection.key(self.number).ok_or(stale.clone())?;
         let state = self.connections.get_mut(key).ok_or(stale)?;
-        request.wants_receipt = false;
-        let head = FrameHead { room: number_of(receipt), ..state.frame_for(FrameKind::Receipt, request.id) };
+        record.wants_receipt = false;
+        let head = FrameHead {
+            room: number_of(receipt),
+            ..state.frame_for(FrameKind::Receipt, record.request_id())
+        };
         let link = state.link;
         self.statistics.receipts_given.add(1);
         self.send_frame(link, OutgoingFrame::bare(head));

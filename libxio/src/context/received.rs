@@ -1,10 +1,10 @@
 //! What a connection makes of the peer's frames: events for the application, and frames in answer.
 
+use super::arrived::{Arrived, MessageId};
 use super::connection::ConnectionSink;
 use super::event::{Event, Landing, Reply, Request};
-use super::handle::{DropGuard, DroppedMessage};
 use super::handles::RequestId;
-use super::message::{Announced, CancelOutcome, Incoming, OneWay, Receipt};
+use super::message::{CancelOutcome, Incoming, OneWay, Receipt};
 use super::outgoing::{Cancel, HeldFrame};
 use crate::session::{Admission, Answer, Standing};
 use crate::transport::SentFrame;
@@ -56,41 +56,19 @@ impl ConnectionSink<'_> {
     /// A new request goes to the application.
     fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl, landing: Sgl) {
         self.statistics.requests_running.add(1);
-        let connection = self.state.handle;
         let id = RequestId { slot: head.slot, sequence: head.sequence };
-        let message = DroppedMessage::Request { id, data_length: head.data_in_frame() };
-        let guard = DropGuard::new(self.dropped, connection, message);
-        let header = HeaderBytes::from_slice(header);
-        if head.flags.contains(FrameFlags::ANNOUNCED) {
-            self.announce(head, header, Announced::Request(id), guard);
-            return;
-        }
-        self.events.push_back(Event::Request(Request {
-            connection,
-            id,
-            header,
-            data,
-            landing,
-            data_length: head.data_length,
-            room: head.room,
-            wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
-            more: head.flags.contains(FrameFlags::MORE),
-            arrived: self.now,
-            guard,
-        }));
+        let mut record = self.record(MessageId::Request(id), head, header);
+        record.data = data;
+        record.landing = landing;
+        self.events.push_back(if record.announced {
+            Event::Incoming(Incoming { record })
+        } else {
+            Event::Request(Request { record })
+        });
     }
 
-    fn announce(&mut self, head: &FrameHead, header: HeaderBytes, message: Announced, guard: DropGuard) {
-        self.events.push_back(Event::Incoming(Incoming {
-            connection: self.state.handle,
-            message,
-            header,
-            data_length: head.data_length,
-            room: head.room,
-            wants_receipt: head.flags.contains(FrameFlags::RECEIPT),
-            more: head.flags.contains(FrameFlags::MORE),
-            guard,
-        }));
+    fn record(&mut self, message: MessageId, head: &FrameHead, header: &[u8]) -> Box<Arrived> {
+        self.records.take(self.state.handle, message, head, header, self.now)
     }
 
     pub(super) fn one_way(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
@@ -100,75 +78,32 @@ impl ConnectionSink<'_> {
         self.statistics.one_way_received.add(1);
         self.state.counts.one_way_received += 1;
         self.statistics.one_way_held.add(1);
-        let connection = self.state.handle;
-        let wants_receipt = head.flags.contains(FrameFlags::RECEIPT);
-        let header = HeaderBytes::from_slice(header);
-        if head.flags.contains(FrameFlags::ANNOUNCED) {
-            let message = DroppedMessage::Announced { sequence, wants_receipt };
-            let guard = DropGuard::new(self.dropped, connection, message);
-            self.announce(head, header, Announced::OneWay { sequence }, guard);
-            return Ok(());
-        }
-        let message = DroppedMessage::OneWay { sequence, data_length: head.data_length, wants_receipt };
-        self.events.push_back(Event::OneWay(OneWay {
-            connection,
-            sequence,
-            header,
-            data,
-            data_length: head.data_length,
-            wants_receipt,
-            more: head.flags.contains(FrameFlags::MORE),
-            guard: DropGuard::new(self.dropped, connection, message),
-        }));
+        let mut record = self.record(MessageId::OneWay { sequence }, head, header);
+        record.data = data;
+        self.events.push_back(if record.announced {
+            Event::Incoming(Incoming { record })
+        } else {
+            Event::OneWay(OneWay { record })
+        });
         Ok(())
     }
 
     /// The data of an announced message has arrived where the application said.
     pub(super) fn data(&mut self, head: &FrameHead, data: Sgl) -> Result<(), Violation> {
         let found = self.state.transfer_of(head)?;
-        let transfer = self.state.transfers.swap_remove(found);
-        let (length, announced) = (head.data_length, transfer.data_length);
+        let mut record = self.state.transfers.swap_remove(found).record;
+        let (length, announced) = (head.data_length, record.data_length);
         if length != announced {
             return Err(Violation::DataLengthDiffers { length, announced });
         }
-        let connection = self.state.handle;
-        let (header, wants_receipt, more) = (transfer.header, transfer.wants_receipt, transfer.more);
-        // Nothing of the byte grant was used.
-        let data_length = 0;
-        match transfer.message {
-            Announced::Request(id) => {
-                let message = DroppedMessage::Request { id, data_length };
-                let guard = DropGuard::new(self.dropped, connection, message);
-                let room = transfer.room;
-                self.events.push_back(Event::Request(Request {
-                    connection,
-                    id,
-                    header,
-                    data,
-                    landing: Sgl::new(),
-                    data_length,
-                    room,
-                    wants_receipt,
-                    more,
-                    arrived: self.now,
-                    guard,
-                }));
-            }
-            Announced::OneWay { sequence } => {
-                let message = DroppedMessage::OneWay { sequence, data_length, wants_receipt };
-                let guard = DropGuard::new(self.dropped, connection, message);
-                self.events.push_back(Event::OneWay(OneWay {
-                    connection,
-                    sequence,
-                    header,
-                    data,
-                    data_length,
-                    wants_receipt,
-                    more,
-                    guard,
-                }));
-            }
-        }
+        record.data = data;
+        record.announced = false;
+        record.arrived = self.now;
+        record.arm();
+        self.events.push_back(match record.message {
+            MessageId::Request(_) => Event::Request(Request { record }),
+            MessageId::OneWay { .. } => Event::OneWay(OneWay { record }),
+        });
         Ok(())
     }
 
@@ -284,19 +219,16 @@ impl ConnectionSink<'_> {
     /// Takes a request back that the application has not seen yet.
     fn take_unseen(&mut self, id: RequestId) -> bool {
         let connection = self.state.handle;
+        let of =
+            |record: &Arrived| record.connection == connection && record.message == MessageId::Request(id);
         let found = self.events.iter().position(|event| match event {
-            Event::Request(request) => request.connection == connection && request.id == id,
-            Event::Incoming(incoming) => incoming.connection == connection && incoming.id() == Some(id),
+            Event::Request(Request { record }) | Event::Incoming(Incoming { record }) => of(record),
             _ => false,
         });
         match found.and_then(|found| self.events.remove(found)) {
-            Some(Event::Request(mut request)) => {
-                request.guard.disarm();
-                self.state.receiving.release(u64::from(request.data_length));
-                true
-            }
-            Some(Event::Incoming(mut incoming)) => {
-                incoming.guard.disarm();
+            Some(Event::Request(Request { record }) | Event::Incoming(Incoming { record })) => {
+                self.state.receiving.release(u64::from(record.granted));
+                self.records.give_back(record);
                 true
             }
             _ => false,

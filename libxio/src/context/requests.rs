@@ -1,6 +1,7 @@
 //! Connections from the application's side: connect, request, respond, close.
 
 use super::Context;
+use super::arrived::Arrived;
 use super::connection::{ConnectionState, Phase};
 use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
@@ -8,13 +9,13 @@ use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
 use super::outgoing::{Numbered, Outstanding};
 use super::serving::FAREWELL_TIME;
-use super::statistics::ConnectionStatistics;
+use super::statistics::{ConnectionStatistics, Statistics};
 use super::turn::millis;
 use crate::reactor::Key;
 use crate::transport::{OutgoingFrame, SentFrame};
 use crate::wire::{
-    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionBytes, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
-    FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
+    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionBytes, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM,
+    FAILED_NOT_KEPT, FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
 };
 use crate::{Buffer, Error, Result, Sgl};
 use std::time::Instant;
@@ -156,24 +157,35 @@ impl Context {
         response: OutgoingResponse<'_>,
         options: SendOptions,
     ) -> Result<()> {
-        let Request { connection, id, data, landing, data_length, room, arrived, mut guard, .. } = request;
-        guard.disarm();
-        drop(data);
-        self.statistics.service_time.record(self.now.saturating_duration_since(arrived));
+        let Request { mut record } = request;
+        record.disarm();
+        // The request's data is let go before its grant is renewed.
+        record.data = Sgl::new();
+        self.statistics.service_time.record(self.now.saturating_duration_since(record.arrived));
+        let outcome = self.send_response(&record, response, &options);
+        self.records.give_back(record);
+        outcome
+    }
+
+    fn send_response(
+        &mut self,
+        record: &Arrived,
+        response: OutgoingResponse<'_>,
+        options: &SendOptions,
+    ) -> Result<()> {
+        let id = record.request_id();
         let OutgoingResponse { header, data } = response;
-        let key = connection.key(self.number).ok_or(STALE)?;
+        let key = record.connection.key(self.number).ok_or(STALE)?;
         let state = self.connections.get_mut(key).ok_or(STALE)?;
-        let fits = check_response(state, id, header, &data, room);
-        if let Err((why, error)) = fits {
-            self.fail_request(key, id, data_length, why);
+        if let Err((why, error)) = check_response(state, id, header, &data, record.room) {
+            self.fail_request(key, id, record.granted, why);
             return Err(error);
         }
-        let (link, crc) = (state.link, state.crc);
         let gather = |target: &mut [u8]| data.gather(0, target);
         if !state.responder.complete(id.slot, id.sequence, header, data.len(), gather) {
             return Err(Error::StaleHandle("request"));
         }
-        state.receiving.release(u64::from(data_length));
+        state.receiving.release(u64::from(record.granted));
         let too_late = state.end_cancel(id, CANCEL_TOO_LATE);
         let mut head = state.frame_for(FrameKind::Response, id);
         if options.more {
@@ -183,28 +195,20 @@ impl Context {
             state.notices.push_back((SentFrame::from(&head), token));
         }
         self.statistics.requests_running.subtract(1);
+        let (link_key, crc) = (state.link, state.crc);
+        let Some(link) = self.links.get_mut(link_key) else { return Ok(()) };
         if let Some(result) = too_late {
-            self.send_frame(link, result);
+            link.link.send(result);
+            self.statistics.frames_sent.add(1);
         }
         let mut frame = OutgoingFrame::new(head, header, data);
-        if !landing.is_empty() && !frame.data.is_empty() {
-            self.place_response(&mut frame, &landing, crc);
+        if !record.landing.is_empty() && !frame.data.is_empty() {
+            place_response(&mut frame, &record.landing, crc, &self.statistics);
         }
-        self.send_frame(link, frame);
+        link.link.send(frame);
+        self.statistics.frames_sent.add(1);
+        self.touch_link(link_key);
         Ok(())
-    }
-
-    /// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
-    fn place_response(&mut self, frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool) {
-        let data = std::mem::take(&mut frame.data);
-        let sum = if crc { data.crc32c() } else { 0 };
-        if !data.is_start_of(landing) {
-            self.statistics.bytes_copied.add(landing.copy_from_list(&data) as u64);
-        }
-        self.statistics.bytes_in_place.add(data.len() as u64);
-        // At most the room, a u32.
-        frame.in_place = Some((data.len() as u32, sum));
-        frame.extension = ExtensionWriter::placed();
     }
 
     /// Tells the requester that there will be no answer.
@@ -232,7 +236,7 @@ impl Context {
 
     /// Messages that the application dropped.
     pub(super) fn answer_dropped(&mut self) {
-        while let Some((connection, message)) = self.dropped.queue.pop() {
+        while let Some((connection, message)) = self.records.dropped.queue.pop() {
             let Some(key) = connection.key(self.number) else { continue };
             match message {
                 DroppedMessage::Request { id, data_length } => {
@@ -258,10 +262,11 @@ impl Context {
     /// # Errors
     /// As [`Pool::take`](crate::Pool::take); [`Error::NoRoom`] above what the requester can take.
     pub fn response_buffer(&mut self, request: &Request, length: usize) -> Result<Buffer> {
-        if length > request.room as usize {
-            return Err(Error::NoRoom { length: length as u64, room: u64::from(request.room) });
+        let Arrived { room, landing, .. } = &*request.record;
+        if length > *room as usize {
+            return Err(Error::NoRoom { length: length as u64, room: u64::from(*room) });
         }
-        if let Some(buffer) = request.landing.pieces().first().and_then(|piece| piece.peer_part(length)) {
+        if let Some(buffer) = landing.pieces().first().and_then(|piece| piece.peer_part(length)) {
             return Ok(buffer);
         }
         self.pool.take(length)
@@ -421,6 +426,19 @@ pub(super) fn message_flags(options: &SendOptions) -> FrameFlags {
         flags = flags.with(FrameFlags::MORE);
     }
     flags
+}
+
+/// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
+fn place_response(frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool, statistics: &Statistics) {
+    let data = std::mem::take(&mut frame.data);
+    let sum = if crc { data.crc32c() } else { 0 };
+    if !data.is_start_of(landing) {
+        statistics.bytes_copied.add(landing.copy_from_list(&data) as u64);
+    }
+    statistics.bytes_in_place.add(data.len() as u64);
+    // At most the room, a u32.
+    frame.in_place = Some((data.len() as u32, sum));
+    frame.extension = ExtensionWriter::placed();
 }
 
 /// A message against the peer's limits.

@@ -1,8 +1,9 @@
 //! Announced messages from the receiving application's side: where their data lands.
 
 use super::Context;
+use super::arrived::MessageId;
 use super::connection::Transfer;
-use super::message::{Announced, Incoming};
+use super::message::Incoming;
 use crate::transport::OutgoingFrame;
 use crate::wire::{FrameFlags, FrameKind};
 use crate::{Error, Result, Sgl};
@@ -16,30 +17,29 @@ impl Context {
     /// [`Error::LimitExceeded`] where the memory is too short (the message is then dropped); [`Error::StaleHandle`] when
     /// the connection has ended.
     pub fn assign(&mut self, incoming: Incoming, mut memory: Sgl) -> Result<()> {
-        if memory.len() < incoming.data_length as usize {
+        let Incoming { mut record } = incoming;
+        if memory.len() < record.data_length as usize {
             return Err(Error::LimitExceeded {
                 what: "data of an announced message in bytes (beyond the memory assigned to it)",
-                value: u64::from(incoming.data_length),
+                value: u64::from(record.data_length),
                 limit: memory.len() as u64,
             });
         }
         if !memory.is_writable() {
             return Err(Error::Unsupported("data can't land in a static buffer"));
         }
-        let Incoming { connection, message, header, data_length, room, wants_receipt, more, mut guard } =
-            incoming;
-        guard.disarm();
-        memory.truncate(data_length as usize);
+        // The context has it again.
+        record.disarm();
+        memory.truncate(record.data_length as usize);
         let stale = Error::StaleHandle("connection");
-        let key = connection.key(self.number).ok_or(stale.clone())?;
+        let key = record.connection.key(self.number).ok_or(stale.clone())?;
         let state = self.connections.get_mut(key).ok_or(stale)?;
         let mut head = state.frame(FrameKind::Ready);
-        match message {
-            Announced::Request(id) => (head.slot, head.sequence) = (id.slot, id.sequence),
-            Announced::OneWay { sequence } => (head.flags, head.sequence) = (FrameFlags::ONE_WAY, sequence),
+        match record.message {
+            MessageId::Request(id) => (head.slot, head.sequence) = (id.slot, id.sequence),
+            MessageId::OneWay { sequence } => (head.flags, head.sequence) = (FrameFlags::ONE_WAY, sequence),
         }
-        let into = Some(memory);
-        state.transfers.push(Transfer { message, header, data_length, room, wants_receipt, more, into });
+        state.transfers.push(Transfer { record, into: Some(memory) });
         let link = state.link;
         self.send_frame(link, OutgoingFrame::bare(head));
         Ok(())

@@ -21,6 +21,10 @@ pub trait ByteSocket: Send + Debug {
     /// # Errors
     /// The stream is broken.
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize>;
+    /// As [`Link::has_arrived`](super::Link::has_arrived).
+    fn has_arrived(&self) -> Option<bool> {
+        None
+    }
     /// To wait on; `None` if it has to be polled.
     fn readiness(&self) -> Option<RawFd>;
     /// Ends both directions at once.

@@ -113,6 +113,12 @@ pub trait Link: Send + Debug {
         sink: &mut dyn Sink,
     ) -> std::result::Result<Received, LinkError>;
 
+    /// Whether there may be something to receive, or room after a blocked flush, where that can be told from memory;
+    /// `None` where it takes a system call.
+    fn has_arrived(&self) -> Option<bool> {
+        None
+    }
+
     /// The descriptor to wait on for `receive` (readable) and a blocked `flush` (writable). It may change while
     /// connecting. `None`: the link has to be polled.
     fn readiness(&self) -> Option<RawFd>;

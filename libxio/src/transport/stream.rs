@@ -494,6 +494,11 @@ impl<S: ByteSocket> Link for Stream<S> {
         Ok(Received { bytes, frames, progress, stalled: matches!(self.state, Receiving::Stalled { .. }) })
     }
 
+    fn has_arrived(&self) -> Option<bool> {
+        // A stalled frame has come already: what it waits for is memory.
+        self.socket.has_arrived()
+    }
+
     fn readiness(&self) -> Option<RawFd> {
         self.socket.readiness()
     }

@@ -22,6 +22,9 @@ pub struct MemoryBackend {
     store: Arc<Store>,
 }
 
+/// What was never written.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 #[derive(Debug)]
 struct Store {
     segments: Vec<RwLock<Vec<u8>>>,
@@ -69,9 +72,8 @@ impl Store {
                 Some(bytes) => memory.scatter(at, bytes),
                 // Never written.
                 None => {
-                    let zeros = [0; 4096];
-                    for done in (0..length).step_by(zeros.len()) {
-                        memory.scatter(at + done, &zeros[..(length - done).min(zeros.len())]);
+                    for done in (0..length).step_by(ZEROS.len()) {
+                        memory.scatter(at + done, &ZEROS[..(length - done).min(ZEROS.len())]);
                     }
                 }
             }

@@ -16,6 +16,9 @@ const PREFERRED_IO_BYTES: u32 = 1 << 20;
 /// sent.
 const SLACK_MAX: usize = 4;
 
+/// After answers of so many bytes it is looked at what a client holds.
+const LOOK_BYTES: u64 = 64 << 10;
+
 impl Worker {
     /// A command of an open file has ended.
     pub(super) fn finish(&mut self, id: ClientId, request: Request, command: Command, outcome: Outcome) {
@@ -198,15 +201,23 @@ impl Worker {
         let counters = &self.setup.counters;
         counters.requests_running.subtract(1);
         counters.requests.add(1);
+        let mut look = false;
         if let Some(client) = self.clients[id].as_mut() {
             client.running -= 1;
+            client.answered += data.len() as u64;
+            look = client.answered >= LOOK_BYTES;
         }
         let header = answer.encode();
         if let Err(error) = self.context.respond(request, OutgoingResponse { header: &header, data }) {
             // The connection has ended, which its own event tells; or the client gave too little room.
             tracing::debug!(%error, "an answer could not be given");
         }
-        self.limit(id);
+        if look {
+            if let Some(client) = self.clients[id].as_mut() {
+                client.answered = 0;
+            }
+            self.limit(id);
+        }
         self.close_if_done(id);
     }
 }

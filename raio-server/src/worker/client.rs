@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub reading: u64,
     /// Requests that came when the server was stopping; they are not executed.
     pub held: Vec<Request>,
+    /// Bytes of answers since it was last looked at what it holds.
+    pub answered: u64,
 }
 
 /// A place for an open file.
@@ -55,6 +57,7 @@ impl Client {
             off_loop: 0,
             reading: 0,
             held: Vec::new(),
+            answered: 0,
         }
     }
 

@@ -37,6 +37,14 @@ impl Lane {
     pub(super) fn client(self) -> usize {
         self.0 / KINDS
     }
+
+    pub(super) fn kind(self) -> Kind {
+        match self.0 % KINDS {
+            0 => Kind::Data,
+            1 => Kind::Plain,
+            _ => Kind::Call,
+        }
+    }
 }
 
 const KINDS: usize = 3;
@@ -95,6 +103,13 @@ impl<T> Fair<T> {
             entry.paused = false;
         }
         dropped
+    }
+
+    /// Whether a request that comes now would be the next in turn: nobody waits, and its own lane is not held up.
+    #[inline]
+    pub(super) fn is_next(&self, lane: Lane) -> bool {
+        self.round.is_empty()
+            && self.lanes.get(lane.0).is_some_and(|entry| !entry.paused && entry.queue.is_empty())
     }
 
     /// Queues a request that costs so many bytes.

@@ -33,15 +33,7 @@ pub(super) enum Job {
 }
 
 impl Item {
-    pub(super) fn new(mut request: Request, client: &Client) -> Item {
-        let data = request.take_data();
-        let mut job = match proto::Request::decode(request.header(), data.len()) {
-            Ok(decoded) => Job::new(&decoded),
-            Err(reason) => {
-                tracing::debug!(%reason, "a request that breaks the file protocol");
-                Job::Invalid(reason.errno())
-            }
-        };
+    pub(super) fn new(request: Request, data: Sgl, mut job: Job, client: &Client) -> Item {
         let mut opened = None;
         if let Job::File(handle, _) = job {
             opened = client.get(handle).cloned();
@@ -51,14 +43,28 @@ impl Item {
         }
         Item { request, data, opened, job }
     }
-
-    /// What it costs in turn, in bytes.
-    pub(super) fn cost(&self) -> u64 {
-        BASE_COST_BYTES + self.job.bytes()
-    }
 }
 
 impl Job {
+    /// What a request asks for, by its header and the length of its data.
+    #[inline]
+    pub(super) fn of(header: &[u8], data_length: usize) -> Job {
+        match proto::Request::decode(header, data_length) {
+            Ok(decoded) => Job::new(&decoded),
+            Err(reason) => {
+                tracing::debug!(%reason, "a request that breaks the file protocol");
+                Job::Invalid(reason.errno())
+            }
+        }
+    }
+
+    /// What it costs in turn, in bytes.
+    #[inline]
+    pub(super) fn cost(&self) -> u64 {
+        BASE_COST_BYTES + self.bytes()
+    }
+
+    #[inline]
     fn new(request: &proto::Request<'_>) -> Job {
         match *request {
             proto::Request::Read { handle, offset, length } => {

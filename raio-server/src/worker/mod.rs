@@ -29,7 +29,6 @@ use libxio::{
 };
 use pending::Table;
 use raio::proto::{Greeting, RESOURCE, encode_portals};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -105,7 +104,10 @@ struct Worker {
     clients: Vec<Option<Client>>,
     /// Numbers in `clients` that are free.
     vacant: Vec<ClientId>,
-    ids: HashMap<Connection, ClientId>,
+    /// The client of a connection, by the connection's number.
+    ids: Vec<ClientId>,
+    /// Bytes that the present turn has begun requests for.
+    spent: u64,
     fair: Fair<Item>,
     pending: Table,
     postbox: Postbox,
@@ -153,7 +155,8 @@ impl Worker {
             setup,
             clients: Vec::new(),
             vacant: Vec::new(),
-            ids: HashMap::new(),
+            ids: Vec::new(),
+            spent: 0,
             fair: Fair::new(),
             pending: Table::new(),
             postbox,
@@ -165,6 +168,7 @@ impl Worker {
 
     fn run(&mut self) {
         loop {
+            self.spent = 0;
             while let Some(event) = self.context.next_event() {
                 self.handle(event);
             }
@@ -193,12 +197,12 @@ impl Worker {
     /// Stopping, and nothing is left, or patience is.
     fn is_finished(&self) -> bool {
         let Some(deadline) = self.draining else { return false };
-        if self.ids.is_empty() && self.pending.is_empty() {
+        if self.clients.len() == self.vacant.len() && self.pending.is_empty() {
             return true;
         }
         let over = Instant::now() >= deadline;
         if over {
-            let connections = self.ids.len();
+            let connections = self.clients.len() - self.vacant.len();
             tracing::warn!(worker = self.setup.number, connections, "cut: they did not end in time");
         }
         over
@@ -209,7 +213,7 @@ impl Worker {
             Event::Request(request) => self.receive(request),
             Event::Completed(completion) => self.resume(completion),
             Event::Drained { connection } => {
-                if let Some(id) = self.ids.get(&connection).copied() {
+                if let Some(id) = self.id_of(connection) {
                     self.reconsider(id);
                 }
             }
@@ -233,6 +237,12 @@ impl Worker {
         }
     }
 
+    fn id_of(&self, connection: Connection) -> Option<ClientId> {
+        let id = *self.ids.get(connection.number())?;
+        let client = self.clients.get(id)?.as_ref()?;
+        (client.connection == connection).then_some(id)
+    }
+
     fn connect(&mut self, request: ConnectionRequest) {
         let peer = request.peer().to_owned();
         let refused = match self.agree(&request) {
@@ -251,7 +261,11 @@ impl Worker {
                         });
                         self.fair.add(id);
                         self.clients[id] = Some(Client::new(connection, peer, greeting.version_max));
-                        self.ids.insert(connection, id);
+                        let number = connection.number();
+                        if self.ids.len() <= number {
+                            self.ids.resize(number + 1, 0);
+                        }
+                        self.ids[number] = id;
                         self.setup.counters.connections.add(1);
                         self.setup.counters.connections_total.add(1);
                     }
@@ -283,7 +297,11 @@ impl Worker {
 
     /// A connection has ended: all that was held for it is given back.
     fn disconnect(&mut self, connection: Connection, reason: &libxio::Error) {
-        let Some(id) = self.ids.remove(&connection) else { return };
+        // Its number may have been given to another one, whose request was seen first.
+        let is_it =
+            |client: &Option<Client>| client.as_ref().is_some_and(|client| client.connection == connection);
+        let id = self.id_of(connection).or_else(|| self.clients.iter().position(is_it));
+        let Some(id) = id else { return };
         // Requests that nobody waits for any more; what is in progress ends by itself.
         let dropped = self.fair.remove(id);
         let Some(client) = self.clients[id].take() else { return };

@@ -7,7 +7,7 @@ use super::job::{Item, Job};
 use super::pending::{Pending, Work};
 use super::{CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker};
 use crate::backend::{Command, Errno, Memory, Step};
-use libxio::{Buffer, Completion, Context, Request};
+use libxio::{Buffer, Completion, Context, Request, Sgl};
 use raio::proto::{self, Handle};
 
 /// A request that is served: whose, and what it costs.
@@ -19,9 +19,9 @@ pub(super) struct Served {
 }
 
 impl Worker {
-    /// A request has arrived: it waits for its turn.
-    pub(super) fn receive(&mut self, request: Request) {
-        let Some(id) = self.ids.get(&request.connection()).copied() else { return };
+    /// A request has arrived. Where nobody waits it has its turn at once, else it waits for it.
+    pub(super) fn receive(&mut self, mut request: Request) {
+        let Some(id) = self.id_of(request.connection()) else { return };
         let Some(client) = self.clients[id].as_mut() else { return };
         client.running += 1;
         self.setup.counters.requests_running.add(1);
@@ -29,16 +29,52 @@ impl Worker {
             client.held.push(request);
             return;
         }
-        let item = Item::new(request, client);
-        self.fair.push(Lane::new(id, item.job.kind()), item.cost(), item);
+        let data = request.take_data();
+        let job = Job::of(request.header(), data.len());
+        let (lane, cost) = (Lane::new(id, job.kind()), job.cost());
+        if let Job::File(handle, command) = job
+            && lane.kind() != Kind::Call
+            && self.spent + cost <= TURN_BYTES
+            && self.fair.is_next(lane)
+        {
+            self.spent += cost;
+            self.begin_at_once(Served { id, lane, cost }, request, data, handle, command);
+            return;
+        }
+        let item = Item::new(request, data, job, client);
+        self.fair.push(lane, cost, item);
     }
 
-    /// Begins requests for a turn's worth of bytes.
+    /// Begins a command of an open file as soon as it has come: nearly all end there, and have not been moved once.
+    fn begin_at_once(
+        &mut self,
+        served: Served,
+        request: Request,
+        data: Sgl,
+        handle: Handle,
+        mut command: Command,
+    ) {
+        if let Err(errno) = self.check_length(&request, &command) {
+            return self.fail(served.id, request, errno);
+        }
+        let opened = self.clients[served.id].as_ref().and_then(|client| client.get(handle));
+        let Some(opened) = opened else { return self.fail(served.id, request, libc::EBADF) };
+        let mut source = Source { context: &mut self.context, request: &request };
+        let job = Job::File(handle, command);
+        match opened.file.start(&mut command, data, &mut source) {
+            Step::Ended(outcome) => self.finish(served.id, request, command, outcome),
+            step => {
+                let opened = opened.clone();
+                self.begun(served, request, opened, job, command, step);
+            }
+        }
+    }
+
+    /// Begins requests for what is left of a turn's bytes.
     pub(super) fn serve_turn(&mut self) {
-        let mut spent = 0;
-        while spent < TURN_BYTES {
+        while self.spent < TURN_BYTES {
             let Some((lane, cost, item)) = self.fair.next() else { break };
-            spent += cost;
+            self.spent += cost;
             self.serve(Served { id: lane.client(), lane, cost }, item);
         }
     }
@@ -77,28 +113,39 @@ impl Worker {
             return self.fail(served.id, request, errno);
         }
         let mut source = Source { context: &mut self.context, request: &request };
-        let step = opened.file.start(&mut command, data, &mut source);
-        match step {
-            Step::Memory(data) => {
-                let item = Item { request, data, opened: Some(opened), job };
-                self.fair.put_back(served.lane, served.cost, item);
-                self.fair.pause(served.lane);
-                self.starved.push(served.lane);
-            }
+        match opened.file.start(&mut command, data, &mut source) {
             // Nothing is in flight: most reads of cached files end here.
             Step::Ended(outcome) => {
                 self.retire(opened);
                 self.finish(served.id, request, command, outcome);
             }
-            step => {
-                let bytes = if job.kind() == Kind::Data { job.bytes() } else { 0 };
-                if let Some(client) = self.clients[served.id].as_mut() {
-                    client.reading += bytes;
-                }
-                self.go_on(served.id, request, opened, command, bytes, step);
-                self.limit(served.id);
-            }
+            step => self.begun(served, request, opened, job, command, step),
         }
+    }
+
+    /// A command has not ended at once.
+    fn begun(
+        &mut self,
+        served: Served,
+        request: Request,
+        opened: Opened,
+        job: Job,
+        command: Command,
+        step: Step,
+    ) {
+        if let Step::Memory(data) = step {
+            let item = Item { request, data, opened: Some(opened), job };
+            self.fair.put_back(served.lane, served.cost, item);
+            self.fair.pause(served.lane);
+            self.starved.push(served.lane);
+            return;
+        }
+        let bytes = if job.kind() == Kind::Data { job.bytes() } else { 0 };
+        if let Some(client) = self.clients[served.id].as_mut() {
+            client.reading += bytes;
+        }
+        self.go_on(served.id, request, opened, command, bytes, step);
+        self.limit(served.id);
     }
 
     fn check_length(&self, request: &Request, command: &Command) -> Result<(), Errno> {

@@ -55,7 +55,7 @@ impl AsyncFile {
         let opened = shared.run(options.operation(path)).await;
         match opened.map_err(|error| error.with_path(&path_text))? {
             Outcome::Opened { handle, attributes } => {
-                Ok(AsyncFile { shared, handle, attributes, path: path_text })
+                Ok(AsyncFile { shared, handle, attributes: *attributes, path: path_text })
             }
             _ => Err(Outcome::unexpected(Op::Open)),
         }
@@ -124,7 +124,7 @@ impl AsyncFile {
     /// As [`AsyncFile::flush`].
     pub async fn stat(&self) -> Result<Attributes> {
         match self.run(Operation::Stat(StatTarget::Handle(self.handle))).await? {
-            Outcome::Attributes(attributes) => Ok(attributes),
+            Outcome::Attributes(attributes) => Ok(*attributes),
             _ => Err(Outcome::unexpected(Op::Stat)),
         }
     }

@@ -34,8 +34,10 @@ impl Engine {
             (Op::Read, Answer::Moved(bytes)) => Ok(Outcome::Read { bytes, data: reply.data }),
             (Op::Write, Answer::Moved(bytes)) => Ok(Outcome::Written { bytes }),
             (_, Answer::Moved(_)) => Ok(Outcome::Done),
-            (_, Answer::Opened(handle, attributes)) => Ok(Outcome::Opened { handle, attributes }),
-            (_, Answer::Found(attributes)) => Ok(Outcome::Attributes(attributes)),
+            (_, Answer::Opened(handle, attributes)) => {
+                Ok(Outcome::Opened { handle, attributes: Box::new(attributes) })
+            }
+            (_, Answer::Found(attributes)) => Ok(Outcome::Attributes(Box::new(attributes))),
             (Op::Info, Answer::Listed { .. }) => {
                 ServerInfo::decode(&reply.data.to_vec()).map(|info| Outcome::Info(Box::new(info)))
             }

@@ -14,7 +14,9 @@ impl Engine {
             return Err(error.clone());
         }
         self.check(&operation)?;
-        self.send_queued();
+        if !self.queued.is_empty() {
+            self.send_queued();
+        }
         if self.queued.is_empty() && self.can_send(&operation) {
             self.send(operation, owner);
             return Ok(());

@@ -192,6 +192,15 @@ impl Rings {
         })
     }
 
+    /// Whether the incoming ring has something that was not there at the last read, or the memory is not what it was.
+    #[inline]
+    pub(super) fn has_arrived(&self) -> bool {
+        let Rings { memory, consumer, places, .. } = self;
+        let memory = &**memory;
+        let filled = Self::touch(memory, || consumer.filled(Self::word(memory, places.in_head)));
+        !matches!(filled, Ok(0))
+    }
+
     /// Says that this end is about to sleep; true if there is something to do already, and it does not sleep.
     pub(super) fn arm(&mut self, wants_data: bool, wants_room: bool) -> Result<bool, Violation> {
         let Rings { memory, producer, consumer, places } = self;
