@@ -4,6 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a fuzz target fails by panicking")]
 #![allow(missing_docs, reason = "not a library")]
 
+#[path = "../tests/raw/mod.rs"]
+mod raw;
+#[path = "shared.rs"]
+mod scribbling;
+
+pub use scribbling::shared;
+
 use libxio::transport::{Faults, SimNetwork, Stranger};
 use libxio::wire::{
     FRAME_HEAD_BYTES, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, Limits, LoopKind,
@@ -175,7 +182,11 @@ fn talk(stranger: &mut Stranger, script: &mut Script<'_>) -> bool {
 }
 
 fn turn(context: &mut Context) -> Vec<Event> {
-    context.wait(Some(Duration::ZERO)).unwrap();
+    turn_for(context, Duration::ZERO)
+}
+
+fn turn_for(context: &mut Context, wait: Duration) -> Vec<Event> {
+    context.wait(Some(wait)).unwrap();
     std::iter::from_fn(|| context.next_event()).collect()
 }
 

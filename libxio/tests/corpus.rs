@@ -15,8 +15,12 @@ use std::path::{Path, PathBuf};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 3] =
-    [("wire", bodies::wire), ("server", bodies::server), ("client", bodies::client)];
+const TARGETS: [(&str, Body); 4] = [
+    ("wire", bodies::wire),
+    ("server", bodies::server),
+    ("client", bodies::client),
+    ("shared", bodies::shared),
+];
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -58,6 +62,10 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("client", "welcome", Some(1), &welcome);
     add("client", "raw-welcome", Some(0), &bodies::framed(FrameKind::Welcome, &welcome));
     add("client", "raw-refusal", Some(0), &bodies::framed(FrameKind::Refusal, &refusal));
+    for (name, steps) in scribbles() {
+        add("shared", &format!("{name}-alone"), Some(0), &steps);
+        add("shared", &format!("{name}-disturbed"), Some(1), &steps);
+    }
     for (name, bytes) in frames(&address) {
         add("wire", &format!("frame-{name}"), None, &bytes);
         for target in ["server", "client"] {
@@ -66,6 +74,22 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// Steps of a client that scribbles.
+fn scribbles() -> Vec<(&'static str, Vec<u8>)> {
+    // Slot and kind, then for data and landing: region, length, offset.
+    let request = |slot, kind| [3, slot, kind, 0, 200, 0, 0, 0, 0, 200, 3, 4, 10, 0];
+    let requests: Vec<u8> = (0..40).flat_map(|number| request(number % 4, number % 4)).collect();
+    let some = &requests[..56];
+    vec![
+        ("words", [some, &[1, 0, 9, 1], &requests, &[1, 3, 9, 2]].concat()),
+        ("holes", [some, &[8, 0, 0, 255, 255, 0], &requests].concat()),
+        ("ring-holes", [some, &[8, 0, 1, 255, 255, 0], &requests].concat()),
+        ("messages", vec![7, 0, 64, 4, 7, 1, 0, 7, 2, 0, 0, 9, 3, 1, 1, 1]),
+        ("bytes", vec![0, 0, 16, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 6, 3, 9, 9, 9, 2, 0, 1, 0, 2, 5, 5]),
+        ("requests", requests),
+    ]
 }
 
 fn refusal_like() -> Refusal {
@@ -175,5 +199,14 @@ proptest! {
     #[test]
     fn changed_inputs_are_borne_by_a_client(input in changed("client")) {
         bodies::client(&input);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn changed_inputs_are_borne_by_a_server_on_shared_memory(input in changed("shared")) {
+        bodies::shared(&input);
     }
 }

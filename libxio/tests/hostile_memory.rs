@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod raw;
+mod serving;
 
 use conformance::{Fabric, watchdog};
 use libxio::wire::{FrameHead, FrameKind, Goodbye, Welcome};
@@ -11,12 +12,12 @@ use libxio::{
     AcceptOptions, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest, Region,
     ServerOptions, Session,
 };
-use raw::serving::Server;
 use raw::{
     End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, one_sided, request,
     seals, tell,
 };
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use serving::Server;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -78,6 +79,7 @@ fn wrong_rings_are_refused() {
         ("too long", &[0; 33][..], 1),
         ("a kind that is not known", &message(77, 0, 0, (0, 0))[..], 0),
         ("a refusal", &message(5, 13, 0, (0, 0))[..], 0),
+        ("limits for the server", &message(raw::LIMITS, 1, 4096, (0, 0))[..], 0),
         ("a descriptor with a doorbell", &message(raw::DOORBELL, 0, 0, (0, 0))[..], 1),
     ] {
         let socket = connect(&server.path);
@@ -406,6 +408,10 @@ fn a_hostile_server_is_survived() {
         let mut state = seed;
         for round in 0..rounds {
             let mut end = End::server(rustix::net::accept(&listener).unwrap());
+            // Half of them are lent nothing.
+            if round % 12 < 6 {
+                tell(&end.socket, &message(raw::LIMITS, 1024, 16 << 30, (0, 0)), &[]);
+            }
             let (hello, _) = end.read_frame(&libxio::wire::FrameLimits::handshake()).unwrap();
             assert_eq!(hello.kind, FrameKind::Hello);
             let welcome = Welcome {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// In the order in which they run.
-const TARGETS: [&str; 3] = ["server", "client", "wire"];
+const TARGETS: [&str; 4] = ["server", "client", "wire", "shared"];
 /// The flags have to be kept from build scripts and procedural macros, which naming the platform does.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 /// Coverage of edges and comparisons, as libFuzzer reads it.

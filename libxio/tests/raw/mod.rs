@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-pub mod serving;
-
 use libxio::wire::{
     EXTENSION_BYTES_MAX, FEATURE_PLACEMENT, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits,
     Hello, Limits, LoopKind, SessionId, VERSION, VERSION_MIN,
@@ -29,6 +27,7 @@ pub const ATTACH: u8 = 1;
 pub const REGION: u8 = 2;
 pub const WITHDRAW: u8 = 3;
 pub const DOORBELL: u8 = 4;
+pub const LIMITS: u8 = 6;
 
 /// Seals that a peer has to have.
 pub fn seals() -> SealFlags {

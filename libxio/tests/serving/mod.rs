@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-use super::{End, LONG, Shared, limits, request};
+use crate::raw::{End, LONG, Shared, limits, request};
 use conformance::{Fabric, watchdog};
 use libxio::wire::FrameKind;
 use libxio::{
