@@ -133,6 +133,11 @@ pub fn hear(socket: &OwnedFd) -> Option<(Vec<u8>, Option<OwnedFd>)> {
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
     );
+    // A reset is an end; silence is none.
+    assert!(
+        received.as_ref().err() != Some(&rustix::io::Errno::AGAIN),
+        "the other side neither speaks nor closes"
+    );
     let count = received.map_or(0, |received| received.bytes);
     let descriptor = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),

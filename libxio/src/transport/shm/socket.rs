@@ -55,6 +55,8 @@ enum State {
     },
     /// The client's first message has not come.
     Unattached,
+    /// Nothing can be said or heard any more: it was wrong, or we have ended the link.
+    Broken,
     Client {
         rings: Rings,
         lender: Lender,
@@ -102,6 +104,7 @@ impl ShmSocket {
         }
         match &self.state {
             State::Client { .. } | State::Server { .. } => Ok(()),
+            State::Broken => Err(io::Error::from_raw_os_error(libc::EPIPE)),
             State::Connecting { address, allow } => {
                 match rustix::net::connect(self.hold.socket(), address) {
                     Ok(()) => {}
@@ -116,7 +119,11 @@ impl ShmSocket {
                 self.attach(server)
             }
             State::Unattached => {
-                self.look()?;
+                if let Err(cause) = self.look() {
+                    // Without rings there is no way to say why.
+                    self.state = State::Broken;
+                    return Err(cause);
+                }
                 match self.state {
                     State::Unattached if self.ended => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
                     State::Unattached => Err(io::ErrorKind::WouldBlock.into()),
@@ -217,7 +224,7 @@ impl ShmSocket {
     fn rings(&mut self) -> Option<&mut Rings> {
         match &mut self.state {
             State::Client { rings, .. } | State::Server { rings, .. } => Some(rings),
-            State::Connecting { .. } | State::Unattached => None,
+            State::Connecting { .. } | State::Unattached | State::Broken => None,
         }
     }
 
@@ -310,7 +317,7 @@ impl ByteSocket for ShmSocket {
             }
             // Closing the socket is the client's sign that we are done with its memory: that is when the last
             // operation on it has ended.
-            State::Unattached | State::Server { .. } => self.state = State::Unattached,
+            State::Unattached | State::Server { .. } | State::Broken => self.state = State::Broken,
         }
     }
 
