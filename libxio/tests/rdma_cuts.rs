@@ -1,5 +1,6 @@
-//! What happens when an RDMA connection is cut in mid-I/O: by the carrier, in silence, by the peer's death. Every request
-//! ends once, with an answer or an error; memory comes back; after the cut is healed a new connection works.
+//! What happens when an RDMA connection is cut in mid-I/O: by the carrier, in silence, with its address, with its device.
+//! Every request ends once, with an answer or an error; memory comes back; nothing keeps a device that is taken away;
+//! after the cut is healed a new connection works.
 //!
 //! Needs the virtual machine of `cargo xtask rdma`, whose cables it pulls; run with one test at a time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -8,7 +9,7 @@ mod rdma_support;
 
 use conformance::{Pair, pattern};
 use libxio::{Buffer, Connection, Error, Event, Landing, OutgoingRequest, OutgoingResponse};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Requests at a time: reads and writes, small and large.
@@ -16,24 +17,42 @@ const DEPTH: u64 = 8;
 /// The device gives up after 3.8 s (seven times 0.54 s), keepalive after 10; emulation takes its time.
 const CUT_TIME: Duration = Duration::from_secs(40);
 
-fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(done.success(), "ip {arguments}");
+/// Heals the cut, however the test ends.
+struct Cut {
+    /// Taking a device away waits until all have let go of it.
+    running: Child,
+    heal: &'static [&'static str],
 }
 
-/// Heals the cut, however the test ends.
-struct Cut(&'static str);
+fn start(command: &str) -> Child {
+    let mut words = command.split(' ');
+    Command::new(words.next().unwrap()).args(words).spawn().unwrap()
+}
 
 impl Cut {
-    fn now(link: &'static str) -> Cut {
-        ip(&format!("link set {link} down"));
-        Cut(link)
+    fn now(command: &str, heal: &'static [&'static str]) -> Cut {
+        Cut { running: start(command), heal }
+    }
+
+    fn is_done(&mut self) -> bool {
+        match self.running.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "{status}");
+                true
+            }
+            None => false,
+        }
     }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        ip(&format!("link set {} up", self.0));
+        let _ = self.running.kill();
+        let _ = self.running.wait();
+        for command in self.heal {
+            let status = start(command).wait().unwrap();
+            assert!(status.success() || std::thread::panicking(), "{command}");
+        }
     }
 }
 
@@ -71,7 +90,7 @@ fn serve(pair: &mut Pair) -> bool {
 }
 
 /// Keeps the connection busy, cuts it in the middle, and sees both sides end.
-fn cut(link: &'static str) {
+fn cut(how: &str, heal: &'static [&'static str]) {
     let mut pair = Pair::with(
         rdma_support::fabric(),
         |client| client.keepalive = Duration::from_secs(20),
@@ -105,10 +124,10 @@ fn cut(link: &'static str) {
             }
         }
         if ended >= 20 && cut.is_none() {
-            cut = Some(Cut::now(link));
+            cut = Some(Cut::now(how, heal));
         }
     }
-    println!("{link}: {:?} after {:?}", client_error, start.elapsed());
+    println!("{how}: {:?} after {:?}", client_error, start.elapsed());
     assert_eq!(ended, sent, "every request ends once");
     assert!(failed > 0, "it was cut in mid-I/O");
     let reason = client_error.unwrap();
@@ -117,11 +136,18 @@ fn cut(link: &'static str) {
         "{reason:?}"
     );
     pair.assert_nothing_left();
+    pair.until("the end of the cut: something keeps the device", |_| cut.as_mut().is_none_or(Cut::is_done));
     drop(cut);
     // Healed: addresses are found again, and everything works.
     let start = Instant::now();
     loop {
-        pair.client.connect(&libxio::Session::new(pair.uri.clone()), Default::default()).unwrap();
+        // Without a device or an address this fails at once.
+        let session = libxio::Session::new(pair.uri.clone());
+        if pair.client.connect(&session, Default::default()).is_err() {
+            assert!(start.elapsed() < CUT_TIME, "no new connection");
+            pair.settle();
+            continue;
+        }
         pair.until("an end of the attempt", |pair| {
             !pair.client_events.is_empty() || !pair.server_events.is_empty()
         });
@@ -140,15 +166,34 @@ fn cut(link: &'static str) {
 
 #[test]
 fn the_servers_carrier_is_lost() {
-    cut("cable0");
+    cut("ip link set cable0 down", &["ip link set cable0 up"]);
 }
 
 #[test]
 fn the_clients_carrier_is_lost() {
-    cut("cable1");
+    cut("ip link set cable1 down", &["ip link set cable1 up"]);
 }
 
 #[test]
 fn the_network_falls_silent() {
-    cut("switch");
+    cut("ip link set switch down", &["ip link set switch up"]);
+}
+
+#[test]
+fn the_clients_address_is_taken_away() {
+    let heal = &[
+        "ip addr add 10.77.0.2/24 dev rdma1",
+        "ip route replace 10.77.0.1 dev rdma1 src 10.77.0.2 table 100",
+    ];
+    cut("ip addr del 10.77.0.2/24 dev rdma1", heal);
+}
+
+#[test]
+fn the_clients_device_is_removed() {
+    cut("rdma link delete rxe1", &["rdma link add rxe1 type rxe netdev rdma1"]);
+}
+
+#[test]
+fn the_servers_device_is_removed() {
+    cut("rdma link delete rxe0", &["rdma link add rxe0 type rxe netdev rdma0"]);
 }

@@ -21,7 +21,7 @@ const GUEST_TIME_FULL: Duration = Duration::from_secs(7200);
 /// A variable that chooses among the steps: an extended regular expression for their names.
 const STEPS: &str = "RAIO_RDMA_STEPS";
 /// The tests of libxio that need devices.
-const TESTS: [&str; 3] = ["rdma", "rdma_counts", "rdma_cuts"];
+const TESTS: [&str; 4] = ["rdma", "rdma_counts", "rdma_cuts", "rdma_resources"];
 
 /// Runs them.
 ///

@@ -5,6 +5,7 @@ use super::statistics::Statistics;
 use super::{Context, RequestId, handles::Connection};
 use crate::Result;
 use crate::reactor::{Outbox, Waker};
+use crate::transport::Transport;
 use crossbeam_queue::SegQueue;
 use std::any::Any;
 use std::sync::Arc;
@@ -35,9 +36,16 @@ impl std::fmt::Debug for Post {
 pub struct ContextHandle {
     pub(crate) outbox: Outbox<Post>,
     pub(crate) statistics: Arc<Statistics>,
+    /// The context's, so that links can be made for it elsewhere.
+    pub(super) transports: Arc<[Arc<dyn Transport>]>,
 }
 
 impl ContextHandle {
+    /// The context's transport for a scheme.
+    pub(super) fn transport(&self, scheme: &str) -> Option<&dyn Transport> {
+        self.transports.iter().find(|transport| transport.scheme() == scheme).map(AsRef::as_ref)
+    }
+
     /// Runs a closure in the context's thread, at its next turn.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use super::Context;
 use super::connection::{ConnectionSink, ConnectionState, NO_LINK, Phase};
 use super::event::Event;
-use super::serving::{HelloSink, Membership, ServerShared};
+use super::serving::{HelloSink, Membership, Prepared, ServerShared};
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::transport::{Armed, Flushed, Link, LinkError, Received, SentFrame, Sink};
 use crate::wire::{FrameHead, FrameLimits, Violation};
@@ -56,7 +56,7 @@ pub(super) struct LinkEntry {
 #[derive(Debug)]
 pub(super) enum Role {
     /// It has to say hello.
-    Handshake { server: Key, shared: Arc<ServerShared>, deadline: Instant },
+    Handshake { server: Key, shared: Arc<ServerShared>, prepared: Option<Prepared>, deadline: Instant },
     /// The application has to answer its hello.
     Offered { membership: Membership, deadline: Instant },
     /// It carries a connection.

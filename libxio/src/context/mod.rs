@@ -107,7 +107,7 @@ const SCRATCH_BYTES: usize = 192 << 10;
 pub struct Context {
     number: u32,
     options: ContextOptions,
-    transports: Vec<Arc<dyn Transport>>,
+    transports: Arc<[Arc<dyn Transport>]>,
     /// None on virtual time.
     ring: Option<Ring>,
     stamps: Stamps,
@@ -233,7 +233,7 @@ impl Context {
         let now = options.clock.now();
         Ok(Context {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            transports,
+            transports: transports.into(),
             ring,
             stamps: Stamps::default(),
             now,
@@ -282,7 +282,11 @@ impl Context {
     /// For other threads.
     #[must_use]
     pub fn handle(&self) -> ContextHandle {
-        ContextHandle { outbox: self.outbox.clone(), statistics: Arc::clone(&self.statistics) }
+        ContextHandle {
+            outbox: self.outbox.clone(),
+            statistics: Arc::clone(&self.statistics),
+            transports: Arc::clone(&self.transports),
+        }
     }
 
     /// The pool that message data lands in.

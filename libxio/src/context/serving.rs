@@ -49,6 +49,8 @@ pub(crate) struct ServerShared {
     connections: AtomicUsize,
     /// Connections of each worker (one entry where the server's own context is the worker).
     loads: Vec<AtomicUsize>,
+    /// Links without a hello whose resources were made at each worker.
+    prepared: Vec<AtomicUsize>,
     sessions: Mutex<HashMap<SessionId, SessionRecord>>,
 }
 
@@ -77,6 +79,20 @@ pub(crate) struct Membership {
     worker: usize,
 }
 
+/// A link without a hello that was made for a worker, whether or not its connection will come there; counts until
+/// it is dropped.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    shared: Arc<ServerShared>,
+    worker: usize,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.shared.prepared[self.worker].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A link whose hello was read, on its way to the worker.
 pub(crate) struct Adoption {
     pub link: Box<dyn Link>,
@@ -86,8 +102,23 @@ pub(crate) struct Adoption {
 }
 
 impl ServerShared {
-    /// Finds the place of a connection: its worker, its session, its number.
-    fn admit(self: &Arc<Self>, hello: &Hello) -> std::result::Result<Membership, RejectReason> {
+    /// The worker that the next link will probably come to.
+    fn prepare(self: &Arc<Self>) -> Prepared {
+        let load = |worker: usize| {
+            self.loads[worker].load(Ordering::Relaxed) + self.prepared[worker].load(Ordering::Relaxed)
+        };
+        let worker = (0..self.loads.len()).min_by_key(|&worker| load(worker)).unwrap_or_default();
+        self.prepared[worker].fetch_add(1, Ordering::Relaxed);
+        Prepared { shared: Arc::clone(self), worker }
+    }
+
+    /// Finds the place of a connection: its worker, its session, its number. Among workers with as few connections of
+    /// the session, the one that its link was made for.
+    fn admit(
+        self: &Arc<Self>,
+        hello: &Hello,
+        prepared: Option<&Prepared>,
+    ) -> std::result::Result<Membership, RejectReason> {
         if self.connections.load(Ordering::Relaxed) >= self.connections_max {
             return Err(RejectReason::Busy);
         }
@@ -114,7 +145,8 @@ impl ServerShared {
         let worker = (0..self.loads.len())
             .min_by_key(|&worker| {
                 let siblings = sessions.get(&session).map_or(0, |record| record.on_worker(worker));
-                (siblings, self.loads[worker].load(Ordering::Relaxed))
+                let is_other = prepared.is_some_and(|prepared| prepared.worker != worker);
+                (siblings, is_other, self.loads[worker].load(Ordering::Relaxed))
             })
             .unwrap_or_default();
         let record = sessions.entry(session).or_insert_with(|| SessionRecord {
@@ -222,6 +254,7 @@ impl Context {
                 connections_max: options.connections_max,
                 connections: AtomicUsize::new(0),
                 loads: (0..options.workers.len().max(1)).map(|_| AtomicUsize::new(0)).collect(),
+                prepared: (0..options.workers.len().max(1)).map(|_| AtomicUsize::new(0)).collect(),
                 sessions: Mutex::default(),
             }),
         };
@@ -415,8 +448,17 @@ impl Context {
             }
             for _ in 0..ACCEPTS_PER_TURN {
                 let Some(server) = self.servers.get_mut(key) else { break };
-                match server.listener.accept() {
-                    Ok(Some(link)) => self.begin_handshake(key, link),
+                let worker = (!server.options.workers.is_empty()).then(|| server.shared.prepare());
+                let home = worker
+                    .as_ref()
+                    .and_then(|prepared| server.options.workers.get(prepared.worker))
+                    .and_then(|worker| worker.transport(server.listener.local_uri().scheme()));
+                let accepted = match home {
+                    Some(home) => server.listener.accept_at(home),
+                    None => server.listener.accept(),
+                };
+                match accepted {
+                    Ok(Some(link)) => self.begin_handshake(key, link, worker),
                     Ok(None) => {
                         // Armed at once: a context that is busy may not sleep for long.
                         server.ready = server.listener.readiness().is_none();
@@ -445,7 +487,7 @@ impl Context {
         }
     }
 
-    fn begin_handshake(&mut self, server: Key, link: Box<dyn Link>) {
+    fn begin_handshake(&mut self, server: Key, link: Box<dyn Link>, prepared: Option<Prepared>) {
         let Some(state) = self.servers.get_mut(server) else { return };
         let deadline = self.now + state.options.handshake_timeout;
         let shared = Arc::clone(&state.shared);
@@ -454,8 +496,8 @@ impl Context {
         } else {
             None
         };
-        let key =
-            self.links.insert(LinkEntry::new(link, Role::Handshake { server, shared, deadline }, self.now));
+        let role = Role::Handshake { server, shared, prepared, deadline };
+        let key = self.links.insert(LinkEntry::new(link, role, self.now));
         if let Some(state) = self.servers.get_mut(server) {
             state.handshakes.push_back(key);
         }
@@ -480,8 +522,9 @@ impl Context {
     /// A new link has said hello (or something else).
     pub(super) fn hello_arrived(&mut self, link: Key, hello: std::result::Result<Hello, Violation>) {
         let Some(entry) = self.links.get_mut(link) else { return };
-        let Role::Handshake { server, shared, deadline } = &entry.role else { return };
+        let Role::Handshake { server, shared, prepared, deadline } = &mut entry.role else { return };
         let (server, shared, deadline) = (*server, Arc::clone(shared), *deadline);
+        let prepared = prepared.take();
         if let Some(state) = self.servers.get_mut(server) {
             state.handshakes.retain(|waiting| *waiting != link);
         }
@@ -497,7 +540,7 @@ impl Context {
                 return self.dismiss_link(link, violation);
             }
         };
-        let membership = match shared.admit(&hello) {
+        let membership = match shared.admit(&hello, prepared.as_ref()) {
             Ok(membership) => membership,
             Err(reason) => return self.refuse_link(link, reason, &[]),
         };

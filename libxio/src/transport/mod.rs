@@ -35,6 +35,7 @@ pub(crate) use tcp::{Tcp, adopt_tcp};
 
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
 use crate::{Access, Buffer, Result, Sgl, Uri};
+use std::any::Any;
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub(crate) fn no_rdma() -> crate::Error {
 }
 
 /// A kind of link.
-pub trait Transport: Send + Sync + Debug {
+pub trait Transport: Any + Send + Sync + Debug {
     /// The scheme of its uris.
     fn scheme(&self) -> &'static str;
 
@@ -74,6 +75,16 @@ pub trait Listener: Send + Debug {
     /// # Errors
     /// Why it can't accept now (no descriptor left); it may be tried again later.
     fn accept(&mut self) -> Result<Option<Box<dyn Link>>>;
+
+    /// As [`Listener::accept`], for a link that will live in another context: `home` is that one's transport of this
+    /// kind. Where links hold resources of their context (on a device), they are made there from the beginning.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    fn accept_at(&mut self, home: &dyn Transport) -> Result<Option<Box<dyn Link>>> {
+        let _ = home;
+        self.accept()
+    }
 
     /// Readable when a link waits; `None`: has to be asked every turn.
     fn readiness(&self) -> Option<RawFd>;

@@ -4,6 +4,7 @@
 //! There is a domain per peer identity: the links that this side opened to one host share one, and only their
 //! registrations give rights to the peer. Accepted links of all peers share another one, whose registrations give none.
 
+use super::RdmaOptions;
 use super::registration::Registrations;
 use super::verbs::{Device, DeviceLimits, ProtectionDomain, RegisteredRegion, SharedReceiveQueue, check};
 use rdma_sys as sys;
@@ -48,13 +49,19 @@ pub(super) struct Domain {
     identity: Identity,
 }
 
-/// The domains of a context. A domain lives as long as a link in it.
+/// The domains of a context, which an acceptor's thread may ask for too. A domain lives as long as a link in it.
 #[derive(Debug, Default)]
 pub(super) struct Domains(Mutex<Vec<Weak<Domain>>>);
 
 impl Domains {
     /// The domain for a new link on this device.
-    pub(super) fn get(&self, device: Device, port: u8, identity: Identity) -> io::Result<Arc<Domain>> {
+    pub(super) fn get(
+        &self,
+        device: Device,
+        port: u8,
+        identity: Identity,
+        options: &RdmaOptions,
+    ) -> io::Result<Arc<Domain>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|domain| domain.strong_count() > 0);
         let found = known.iter().filter_map(Weak::upgrade);
@@ -63,15 +70,18 @@ impl Domains {
         {
             return Ok(domain);
         }
-        let domain = Arc::new(Domain::new(device, port, identity)?);
+        let domain = Arc::new(Domain::new(device, port, identity, options)?);
         known.push(Arc::downgrade(&domain));
         Ok(domain)
     }
 }
 
 impl Domain {
-    fn new(device: Device, port: u8, identity: Identity) -> io::Result<Domain> {
-        let limits = device.limits(port)?;
+    fn new(device: Device, port: u8, identity: Identity, options: &RdmaOptions) -> io::Result<Domain> {
+        let mut limits = device.limits(port)?;
+        if !options.shared_receives {
+            limits.shared_receives_max = 0;
+        }
         let protection = Arc::new(ProtectionDomain::new(device)?);
         let receives = SharedReceives::new(&protection, &limits)?;
         let registrations = Registrations::new(&protection, matches!(identity, Identity::Server(_)));
@@ -86,7 +96,8 @@ impl Domain {
         &self.registrations
     }
 
-    /// Locked once per turn and link that received something; its holders are links of one context, one thread.
+    /// Locked once for several messages; its holders are links of one context, one thread, but for an acceptor that makes
+    /// a link for it, and links whose connection came to another worker than they were made for.
     pub(super) fn receives(&self) -> MutexGuard<'_, SharedReceives> {
         self.receives.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,6 +157,7 @@ impl SharedReceives {
     pub(super) fn join(&mut self) -> io::Result<u32> {
         let mut window = if self.promised < BUFFERS_MANY { WINDOW } else { WINDOW_SMALL };
         if self.queue.is_none() {
+            self.promised += window;
             return Ok(window);
         }
         let missing =
@@ -172,9 +184,7 @@ impl SharedReceives {
 
     /// A link is gone; its buffers, which it has posted again, are for the next.
     pub(super) fn leave(&mut self, window: u32) {
-        if self.queue.is_some() {
-            self.promised -= window;
-        }
+        self.promised -= window;
     }
 
     /// Posts buffers (again).

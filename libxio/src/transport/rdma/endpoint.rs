@@ -484,13 +484,13 @@ impl Endpoint {
             // SAFETY: the identifier lives and has this queue pair.
             unsafe { sys::rdma_destroy_qp(id.as_ptr()) };
         }
-        if self.own_buffers.is_empty() {
-            let mut receives = self.domain.receives();
-            if let Err(error) = receives.post(&unread) {
-                tracing::error!(%error, "receive buffers are lost");
-            }
-            receives.leave(self.window);
+        let mut receives = self.domain.receives();
+        if self.own_buffers.is_empty()
+            && let Err(error) = receives.post(&unread)
+        {
+            tracing::error!(%error, "receive buffers are lost");
         }
+        receives.leave(self.window);
     }
 }
 

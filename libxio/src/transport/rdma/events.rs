@@ -17,11 +17,14 @@ struct DeviceState {
     /// How often each port has gone down.
     ports_down: [AtomicU32; PORTS],
     has_failed: AtomicBool,
+    /// It is being taken away: whoever does that waits until nobody in this process holds it.
+    is_removed: AtomicBool,
 }
 
 static DEVICES: Mutex<Vec<Arc<DeviceState>>> = Mutex::new(Vec::new());
 
-/// A link's view of its device and port.
+/// A link's view of its device and port. To be dropped after everything that the link has of the device: with the last
+/// one a removed device is let go of.
 #[derive(Debug)]
 pub(super) struct DeviceWatch {
     state: Arc<DeviceState>,
@@ -56,6 +59,7 @@ impl DeviceWatch {
                     device,
                     ports_down: std::array::from_fn(|_| AtomicU32::new(0)),
                     has_failed: AtomicBool::new(false),
+                    is_removed: AtomicBool::new(false),
                 });
                 known.push(Arc::clone(&state));
                 state
@@ -63,6 +67,11 @@ impl DeviceWatch {
         };
         let known_down = state.ports_down[usize::from(port)].load(Ordering::Relaxed);
         DeviceWatch { state, port, known_down }
+    }
+
+    /// The device is being taken away.
+    pub(super) fn removed(&self) {
+        self.state.is_removed.store(true, Ordering::Relaxed);
     }
 
     /// Takes what has happened; the errno value if this link's port or device is gone.
@@ -73,6 +82,20 @@ impl DeviceWatch {
         }
         let down = self.state.ports_down[usize::from(self.port)].load(Ordering::Relaxed);
         (down != self.known_down).then_some(libc::ENETDOWN)
+    }
+}
+
+impl Drop for DeviceWatch {
+    fn drop(&mut self) {
+        let mut known = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        // This one, and the list's.
+        if Arc::strong_count(&self.state) == 2 {
+            known.retain(|state| !Arc::ptr_eq(state, &self.state));
+            if self.state.is_removed.load(Ordering::Relaxed) {
+                tracing::info!(device = self.state.device.name(), "letting go of a removed RDMA device");
+                self.state.device.let_go();
+            }
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) struct RdmaLink {
     id: CmId,
     /// Of the completion queue, the identifier and the device.
     descriptors: OwnedFd,
+    // After the identifier, for it lets go of a removed device.
     watch: Option<DeviceWatch>,
     shared: Arc<Shared>,
     source: Option<IpAddr>,
@@ -67,6 +68,8 @@ pub(super) struct RdmaLink {
     free: Vec<u32>,
     /// The completion queue's descriptor tells of the next completion.
     armed: bool,
+    /// The link is in its context, whose thread alone counts: not while another one reads the hello.
+    counts: bool,
     /// The last flush left something that waits for credits or the device.
     blocked: bool,
     quiet_polls: u32,
@@ -116,6 +119,7 @@ impl RdmaLink {
         let peer = id.peer_address().map_or_else(|| "rdma://?".into(), |address| format!("rdma://{address}"));
         let mut link = RdmaLink::new(peer, id, shared)?;
         link.phase = Phase::Accepting;
+        link.counts = false;
         link.open(Identity::Clients)?;
         link.greeted(greeting);
         let own = link.greeting().encode();
@@ -152,6 +156,7 @@ impl RdmaLink {
             arrived: VecDeque::new(),
             free: Vec::new(),
             armed: false,
+            counts: true,
             blocked: false,
             quiet_polls: 0,
         };
@@ -191,7 +196,7 @@ impl RdmaLink {
     fn open(&mut self, identity: Identity) -> io::Result<()> {
         let device = self.id.device().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
         let port = self.id.port();
-        let domain = self.shared.domains.get(device, port, identity)?;
+        let domain = self.shared.domains.get(device, port, identity, &self.shared.options)?;
         let watch = DeviceWatch::new(device, port);
         let endpoint = Endpoint::new(&self.id, domain)?;
         let completions = endpoint.completion_fd();
@@ -286,6 +291,9 @@ impl RdmaLink {
                 Ok(())
             }
             (CmEventKind::DeviceRemoved, _) => {
+                if let Some(watch) = &self.watch {
+                    watch.removed();
+                }
                 self.die(LinkError::Failed(libc::ENODEV));
                 Ok(())
             }
@@ -305,8 +313,11 @@ impl RdmaLink {
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.stop(&self.id, Vec::new());
         }
-        self.watch = None;
-        self.resolve_next(errno)
+        let watch = self.watch.take();
+        let outcome = self.resolve_next(errno);
+        // The identifier before was of its device.
+        drop(watch);
+        outcome
     }
 
     fn die(&mut self, error: LinkError) {
@@ -440,6 +451,7 @@ impl Link for RdmaLink {
 
     fn set_limits(&mut self, limits: FrameLimits) {
         self.receiving.limits = limits;
+        self.counts = true;
     }
 
     fn send(&mut self, mut frame: OutgoingFrame<'_>) {
@@ -484,7 +496,9 @@ impl Link for RdmaLink {
                 .sending
                 .flush(&self.id, endpoint, credits, &mut self.keys, self.message_bytes, sink)
                 .map_err(|cause| LinkError::Failed(errno(&cause)))?;
-            endpoint.report(&self.shared.statistics);
+            if self.counts {
+                endpoint.report(&self.shared.statistics);
+            }
             bytes += sent.bytes;
             // A farewell that the device still has is waited for too.
             self.blocked = sent.blocked || (self.sending.is_empty() && self.sending.unsent() > 0);
@@ -511,7 +525,7 @@ impl Link for RdmaLink {
                 .send_credit(&self.id, endpoint, credits)
                 .map_err(|cause| LinkError::Failed(errno(&cause)))?;
         }
-        if let Some(endpoint) = &mut self.endpoint {
+        if let Some(endpoint) = self.endpoint.as_mut().filter(|_| self.counts) {
             endpoint.report(&self.shared.statistics);
         }
         let (frames, stalled) = (self.receiving.frames, self.receiving.is_stalled());
@@ -588,13 +602,21 @@ impl Link for RdmaLink {
     }
 
     fn fence(&mut self) {
+        if self.phase == Phase::Fenced {
+            return;
+        }
         self.phase = Phase::Fenced;
+        // Whatever has ended the link, a device's removal has to be known.
+        while let Ok(Some(event)) = self.id.next_event() {
+            if let (CmEventKind::DeviceRemoved, Some(watch)) = (event.kind, &self.watch) {
+                watch.removed();
+            }
+        }
         let mut unread = std::mem::take(&mut self.free);
         unread.extend(self.arrived.drain(..).map(|arrived| arrived.buffer));
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.stop(&self.id, unread);
         }
-        self.watch = None;
         self.sending.clear();
         self.receiving.discard();
     }

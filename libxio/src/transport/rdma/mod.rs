@@ -29,13 +29,19 @@ pub(crate) use info::devices;
 
 use cm::{CmEventKind, CmId};
 use domain::Domains;
+use events::DeviceWatch;
 use link::RdmaLink;
 use message::{BadGreeting, Greeting};
+use std::any::Any;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time between attempts to listen again after the device was removed.
+const LISTEN_AGAIN_TIME: Duration = Duration::from_millis(500);
 
 /// The scheme of its uris.
 pub(crate) const SCHEME: &str = "rdma";
@@ -70,11 +76,14 @@ pub struct RdmaOptions {
     /// Memory that no [`Region`](crate::Region) or pool holds is registered for one operation from this length on, in
     /// bytes; shorter pieces travel in messages. Default: 64 KiB, where registering costs about as much as copying.
     pub register_min: u32,
+    /// The links of a context share their receive buffers, where the device can do that. Default: true. Otherwise each link
+    /// has its own, which is more memory, and simpler for the device.
+    pub shared_receives: bool,
 }
 
 impl Default for RdmaOptions {
     fn default() -> Self {
-        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10 }
+        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10, shared_receives: true }
     }
 }
 
@@ -118,7 +127,13 @@ impl Transport for Rdma {
                 Ok(id) => {
                     let port = id.local_address().map_or(address.port(), |bound| bound.port());
                     let local = uri.with_address(SocketAddr::new(address.ip(), port));
-                    return Ok(Box::new(RdmaListener { id, uri: local, shared: Arc::clone(&self.shared) }));
+                    return Ok(Box::new(RdmaListener {
+                        watch: watch_of(&id),
+                        id,
+                        uri: local,
+                        shared: Arc::clone(&self.shared),
+                        lost: None,
+                    }));
                 }
                 Err(cause) => failure = Some((address, cause)),
             }
@@ -136,8 +151,17 @@ impl Transport for Rdma {
 #[derive(Debug)]
 struct RdmaListener {
     id: CmId,
+    /// Of the device, where it listens at one alone; after the identifier.
+    watch: Option<DeviceWatch>,
     uri: Uri,
     shared: Arc<Shared>,
+    /// The device was removed: when to try again to listen.
+    lost: Option<Instant>,
+}
+
+/// The watch of the device that an identifier is bound to.
+fn watch_of(id: &CmId) -> Option<DeviceWatch> {
+    id.device().map(|device| DeviceWatch::new(device, id.port()))
 }
 
 impl Listener for RdmaListener {
@@ -146,7 +170,52 @@ impl Listener for RdmaListener {
     }
 
     fn accept(&mut self) -> Result<Option<Box<dyn Link>>> {
-        loop {
+        self.accept_into(&Arc::clone(&self.shared))
+    }
+
+    fn accept_at(&mut self, home: &dyn Transport) -> Result<Option<Box<dyn Link>>> {
+        let home = (home as &dyn Any).downcast_ref::<Rdma>().map(|home| Arc::clone(&home.shared));
+        self.accept_into(&home.unwrap_or_else(|| Arc::clone(&self.shared)))
+    }
+
+    fn readiness(&self) -> Option<RawFd> {
+        // Nothing tells that a device has come: it is asked for.
+        if self.lost.is_some() { None } else { self.id.fd() }
+    }
+}
+
+impl RdmaListener {
+    /// Listens again where the device was removed; false while there is none.
+    fn is_listening(&mut self) -> bool {
+        let Some(retry) = self.lost else { return true };
+        if Instant::now() < retry {
+            return false;
+        }
+        let mut failure = None;
+        for address in self.uri.socket_addresses().unwrap_or_default() {
+            let listening = CmId::new().and_then(|id| {
+                id.listen(address)?;
+                Ok(id)
+            });
+            match listening {
+                Ok(id) => {
+                    tracing::info!(uri = %self.uri, "listening again");
+                    self.watch = watch_of(&id);
+                    self.id = id;
+                    self.lost = None;
+                    return true;
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        tracing::debug!(uri = %self.uri, ?failure, "still no device to listen at");
+        self.lost = Some(Instant::now() + LISTEN_AGAIN_TIME);
+        false
+    }
+
+    /// Accepts a link with the resources of this context.
+    fn accept_into(&mut self, shared: &Arc<Shared>) -> Result<Option<Box<dyn Link>>> {
+        while self.is_listening() {
             let event = self
                 .id
                 .next_event()
@@ -154,6 +223,14 @@ impl Listener for RdmaListener {
             let Some(mut event) = event else { return Ok(None) };
             if event.kind == CmEventKind::DeviceRemoved {
                 tracing::warn!(uri = %self.uri, "the RDMA device that is listened at was removed");
+                self.lost = Some(Instant::now());
+                if let Some(watch) = &self.watch {
+                    watch.removed();
+                }
+                // The old identifier keeps the device from going, so another one without any takes its place.
+                self.id = CmId::new().map_err(|cause| Error::system("after a device's removal", &cause))?;
+                self.watch = None;
+                continue;
             }
             let Some(id) = event.request.take() else { continue };
             let greeting = match Greeting::decode(&event.private_data) {
@@ -166,16 +243,13 @@ impl Listener for RdmaListener {
                     continue;
                 }
             };
-            match RdmaLink::accept(id, greeting, &event, &self.shared) {
+            match RdmaLink::accept(id, greeting, &event, shared) {
                 Ok(link) => return Ok(Some(Box::new(link))),
                 // The identifier is gone with the link, which rejects the request.
                 Err(error) => tracing::warn!(%error, "an RDMA connection can't be accepted"),
             }
         }
-    }
-
-    fn readiness(&self) -> Option<RawFd> {
-        self.id.fd()
+        Ok(None)
     }
 }
 

@@ -6,7 +6,7 @@ use rdma_sys as sys;
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -112,6 +112,21 @@ impl Device {
             reads_started_max: byte(device.max_qp_init_rd_atom),
             message_bytes_max: port.max_msg_sz,
         })
+    }
+
+    /// Gives the device's descriptors back to the kernel, and puts others (of /dev/null) in their place: librdmacm keeps
+    /// a device open that it has opened once, until it is used for another one, and soft-RoCE's removal waits for that.
+    /// Calls on the device fail from now on; its own closing, later, closes the others.
+    pub(super) fn let_go(self) {
+        let Ok(null) = std::fs::File::open("/dev/null") else { return };
+        // SAFETY: the device's record lives as long as librdmacm, which never lets go of it before a new device comes. The
+        // descriptors are open; what was made on the device is gone, so nobody maps or reads them.
+        unsafe {
+            let context = self.0.as_ref();
+            for fd in [context.cmd_fd, context.async_fd] {
+                libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC);
+            }
+        }
     }
 
     /// Events of the device: to be read by anybody who uses it, since each comes once for all.

@@ -1,0 +1,165 @@
+//! What RDMA links hold on a device, and where: the resources of a link are its worker's from the beginning; links with
+//! receive buffers of their own work as those that share them do; nothing is left when they are gone.
+//!
+//! Needs RDMA devices, as the conformance suite in `rdma.rs`, and the `rdma` command; run with one test at a time.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod rdma_support;
+
+use conformance::{Pair, pattern, watchdog};
+use libxio::{
+    AcceptOptions, Buffer, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
+    OutgoingResponse, PinnedContext, ServerOptions, Session,
+};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// How many objects of this kind (pd, cq, qp, mr, ...) a device has.
+fn held(device: &str, kind: &str) -> u64 {
+    let output = Command::new("rdma").args(["resource", "show", device]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == kind).unwrap_or_else(|| panic!("no {kind} in {text:?}"));
+    words.next().unwrap().parse().unwrap()
+}
+
+/// Waits until a device has as many of them; the kernel's own tidying takes a moment.
+#[track_caller]
+fn assert_held(device: &str, kind: &str, expected: u64) {
+    let start = Instant::now();
+    while held(device, kind) != expected {
+        assert!(start.elapsed() < LONG, "{} of {kind} instead of {expected}", held(device, kind));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_links_resources_are_its_workers() {
+    watchdog();
+    let fabric = rdma_support::fabric();
+    let mut threads = Vec::new();
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        let (say, said) = mpsc::channel();
+        threads.push(thread::spawn(move || {
+            let mut worker = PinnedContext::new(ContextOptions::default()).unwrap();
+            say.send(worker.handle()).unwrap();
+            worker
+                .run(|worker, event| match event {
+                    Event::ConnectionRequest(request) => {
+                        worker.accept(request, AcceptOptions::new()).unwrap();
+                    }
+                    Event::Request(mut request) => {
+                        let data = request.take_data();
+                        worker.respond(request, OutgoingResponse { header: b"", data }).unwrap();
+                    }
+                    _ => {}
+                })
+                .unwrap();
+        }));
+        workers.push(said.recv().unwrap());
+    }
+    let options = ServerOptions { workers: workers.clone(), ..ServerOptions::default() };
+    let (say, said) = mpsc::channel();
+    let listen = fabric.listen.clone();
+    threads.push(thread::spawn(move || {
+        let mut acceptor = PinnedContext::new(ContextOptions::default()).unwrap();
+        let server = acceptor.listen(&listen, options).unwrap();
+        say.send((acceptor.local_uri(server).unwrap(), acceptor.handle())).unwrap();
+        acceptor.run(|_, event| panic!("{event:?} belongs to a worker")).unwrap();
+    }));
+    let (uri, acceptor) = said.recv().unwrap();
+    // The library has a domain of its own where something listens.
+    let before = held("rxe0", "pd");
+
+    let mut client = Context::new(ContextOptions::default()).unwrap();
+    let wait = |client: &mut Context| {
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < LONG);
+            client.wait(Some(Duration::from_millis(100))).unwrap();
+            if let Some(event) = client.next_event() {
+                return event;
+            }
+        }
+    };
+    let mut connections = Vec::new();
+    for number in 1..=4 {
+        connections.push(client.connect(&Session::new(uri.clone()), ConnectionOptions::default()).unwrap());
+        let event = wait(&mut client);
+        assert!(matches!(event, Event::Connected { .. }), "{number}: {event:?}");
+        // One protection domain for each worker that has links, none for the acceptor.
+        assert_held("rxe0", "pd", before + number.min(2));
+    }
+    for connection in connections {
+        let data = pattern(100_000, 3);
+        let request = OutgoingRequest { data: data.clone().into(), ..OutgoingRequest::new(b"", 1) };
+        client.request(connection, OutgoingRequest { landing: Landing::Pool(100_000), ..request }).unwrap();
+        let Event::Response { outcome: Ok(reply), .. } = wait(&mut client) else { panic!() };
+        assert_eq!(reply.data.to_vec(), data);
+    }
+    drop(client);
+    assert_held("rxe0", "pd", before);
+    for context in workers.iter().chain([&acceptor]) {
+        context.stop();
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// Many requests of all sizes at a time, and one-way credit by credit.
+fn exercise(pair: &mut Pair) {
+    let (connection, _) = pair.connect();
+    let lengths = [0, 64, 4096, 70_000];
+    let (mut sent, mut ended) = (0, 0);
+    let start = Instant::now();
+    while ended < 600 {
+        assert!(start.elapsed() < LONG, "{sent} sent, {ended} ended");
+        while sent < 600 && sent - ended < 64 {
+            let length = lengths[(sent % 4) as usize];
+            let landing = match length {
+                0 => Landing::None,
+                _ => Landing::Place(Buffer::from_vec(vec![0; length]).into()),
+            };
+            let data = pattern(length, sent as u8).into();
+            let request = OutgoingRequest { data, landing, ..OutgoingRequest::new(b"", sent) };
+            pair.client.request(connection, request).unwrap();
+            sent += 1;
+        }
+        pair.step();
+        for event in std::mem::take(&mut pair.server_events) {
+            let Event::Request(mut request) = event else { panic!("{event:?}") };
+            let data = request.take_data();
+            pair.server.respond(request, OutgoingResponse { header: b"", data }).unwrap();
+        }
+        for event in std::mem::take(&mut pair.client_events) {
+            let Event::Response { token, outcome: Ok(reply), .. } = event else { panic!("{event:?}") };
+            assert_eq!(reply.data.to_vec(), pattern(lengths[(token % 4) as usize], token as u8));
+            ended += 1;
+        }
+    }
+    pair.finish(connection);
+}
+
+#[test]
+fn links_may_have_receive_buffers_of_their_own() {
+    watchdog();
+    let before = [held("rxe0", "pd"), held("rxe0", "qp"), held("rxe0", "cq"), held("rxe0", "mr")];
+    for (client, server) in [(false, false), (true, false), (false, true)] {
+        let mut pair = Pair::with(
+            rdma_support::fabric(),
+            |options| options.rdma.shared_receives = client,
+            |options| options.rdma.shared_receives = server,
+            ServerOptions::default(),
+        );
+        exercise(&mut pair);
+    }
+    for (kind, count) in ["pd", "qp", "cq", "mr"].into_iter().zip(before) {
+        assert_held("rxe0", kind, count);
+    }
+}
