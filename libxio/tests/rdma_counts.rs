@@ -5,7 +5,10 @@
 mod rdma_support;
 
 use conformance::{Pair, pattern};
-use libxio::{Event, Landing, OutgoingRequest, OutgoingResponse, Sgl, StatisticsSnapshot};
+use libxio::{
+    Access, Error, Event, Landing, OutgoingRequest, OutgoingResponse, Region, SendOptions, Sgl,
+    StatisticsSnapshot,
+};
 
 /// Operations that are counted; those before have warmed everything up.
 const COUNT: u64 = 64;
@@ -133,6 +136,38 @@ fn zeros_are_sent_from_where_they_lie() {
     let (client, server) = measure(0, 256 << 10, |_| libxio::zeros(256 << 10));
     assert_costs(client, 1, 1, 1, 0);
     assert_costs(server, 2, 1, 2, 0);
+}
+
+#[test]
+fn exposed_memory_is_written_into_the_readers_place() {
+    const LENGTH: usize = 1 << 20;
+    let mut pair = Pair::new(rdma_support::fabric());
+    let (connection, peer) = pair.connect();
+    let region = Region::allocate(LENGTH, false).unwrap();
+    let content = pattern(LENGTH, 9);
+    region.slice(0, LENGTH).map(Sgl::from).unwrap().scatter(0, &content);
+    let exposed = pair.server.expose(peer, &region, 0, LENGTH, Access::READ).unwrap();
+    let mut before = None;
+    for round in 0..COUNT + 8 {
+        if round == 8 {
+            before = Some((pair.client.statistics().snapshot(), pair.server.statistics().snapshot()));
+        }
+        let landing = Landing::Place(pair.client.pool().take_list(LENGTH).unwrap());
+        pair.client.remote_read(connection, &exposed, 0, landing, round, SendOptions::default()).unwrap();
+        let Event::Response { outcome: Ok(reply), .. } = pair.client_event() else { panic!() };
+        assert!(reply.data.to_vec() == content);
+        pair.settle_briefly();
+    }
+    let (client, server) = before.unwrap();
+    assert_costs(between(&client, &pair.client.statistics().snapshot()), 1, 1, 1, 0);
+    assert_costs(between(&server, &pair.server.statistics().snapshot()), 2, 1, 2, 0);
+    // What was taken back is out of reach, and the connection goes on.
+    pair.server.revoke(peer, &exposed).unwrap();
+    let landing = Landing::Place(pair.client.pool().take_list(LENGTH).unwrap());
+    pair.client.remote_read(connection, &exposed, 0, landing, 1, SendOptions::default()).unwrap();
+    let event = pair.client_event();
+    assert!(matches!(event, Event::Response { outcome: Err(Error::NotExposed), .. }), "{event:?}");
+    pair.finish(connection);
 }
 
 #[test]

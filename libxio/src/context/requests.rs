@@ -81,7 +81,7 @@ impl Context {
             && let Some(link) = &mut link
             && link.link.lends()
             // Data that is fetched would have to be there before the owner has looked at the address.
-            && (entry.kind == FrameKind::Request || !link.link.is_fetched())
+            && (entry.kind != FrameKind::RemoteWrite || !link.link.is_fetched())
         {
             let immediate = state.theirs.immediate_bytes_max;
             extension = entry.lend(&data, link.link.as_mut(), &self.pool, immediate);

@@ -459,7 +459,7 @@ impl Link for RdmaLink {
             return;
         }
         let receiving = &mut self.receiving;
-        if frame.head.kind == FrameKind::Request {
+        if matches!(frame.head.kind, FrameKind::Request | FrameKind::RemoteRead) {
             let endpoint = self.endpoint.as_ref().map(|endpoint| (endpoint, &mut self.keys));
             let FrameHead { slot, sequence, .. } = frame.head;
             if let Err(cause) = receiving.lending.attach(slot, sequence, &mut frame.extension, endpoint) {

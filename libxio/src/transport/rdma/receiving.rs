@@ -123,9 +123,9 @@ impl Receiving {
         let mut in_place = false;
         let mut from = Pieces::new();
         match head.kind {
-            FrameKind::Request => from = self.request(&head, extension)?,
+            FrameKind::Request | FrameKind::RemoteRead => from = self.request(&head, extension)?,
             FrameKind::Response => in_place = self.response(&head, extension)?,
-            // One-sided operations by frames carry their data.
+            // Remote writes carry their data: it lands in exposed memory, which may be taken back meanwhile.
             kind if extension_length > 0 => {
                 let (field, value) = ("extension_length", extension_length as u64);
                 return Err(Violation::FieldNotZero { kind, field, value }.into());
