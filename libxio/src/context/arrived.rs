@@ -6,7 +6,6 @@ use super::handles::{Connection, RequestId};
 use crate::wire::{FrameFlags, FrameHead};
 use crate::{HeaderBytes, Sgl};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Records kept for the next messages; more than this many in use at a time are rare, and made anew.
 const SPARE_MAX: usize = 4096;
@@ -37,8 +36,8 @@ pub(crate) struct Arrived {
     /// A receipt is wanted and was not given yet.
     pub wants_receipt: bool,
     pub more: bool,
-    /// The turn in which it came.
-    pub arrived: Instant,
+    /// The turn in which it came, in nanoseconds of the context.
+    pub arrived_ns: u64,
     armed: bool,
     dropped: Arc<DroppedMessages>,
 }
@@ -110,7 +109,7 @@ impl Records {
         message: MessageId,
         head: &FrameHead,
         header: &[u8],
-        now: Instant,
+        now_ns: u64,
     ) -> Box<Arrived> {
         let mut record = self.spare.pop().unwrap_or_else(|| {
             Box::new(Arrived {
@@ -125,7 +124,7 @@ impl Records {
                 announced: false,
                 wants_receipt: false,
                 more: false,
-                arrived: now,
+                arrived_ns: now_ns,
                 armed: false,
                 dropped: Arc::clone(&self.dropped),
             })
@@ -139,7 +138,7 @@ impl Records {
         record.announced = head.flags.contains(FrameFlags::ANNOUNCED);
         record.wants_receipt = head.flags.contains(FrameFlags::RECEIPT);
         record.more = head.flags.contains(FrameFlags::MORE);
-        record.arrived = now;
+        record.arrived_ns = now_ns;
         record.armed = true;
         record
     }

@@ -45,7 +45,7 @@ impl Context {
             private_data: options.private_data,
         };
         hello.validate().map_err(|violation| Error::Protocol { peer: "this side".into(), violation })?;
-        self.now = self.options.clock.now();
+        self.look_at_clock();
         let phase = Phase::Connecting { deadline: self.now + self.options.connect_timeout };
         let side = Side::Waiting(session.clone());
         let mut state = ConnectionState::new(NO_LINK, phase, uri.to_string(), limits, side, self.now);

@@ -278,6 +278,7 @@ pub(crate) struct ConnectionSink<'a> {
     pub statistics: &'a Statistics,
     pub records: &'a mut Records,
     pub now: Instant,
+    pub now_ns: u64,
     pub keepalive_limit: Duration,
     /// Set when the connection is over.
     pub ended: Option<Error>,

@@ -44,8 +44,8 @@ fn upper_end(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    pub(crate) fn record(&self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    #[inline]
+    pub(crate) fn record(&self, nanoseconds: u64) {
         self.buckets[bucket(nanoseconds)].add(1);
         self.sum_ns.add(nanoseconds);
     }
@@ -113,7 +113,7 @@ mod tests {
         let histogram = Histogram::default();
         assert_eq!((histogram.snapshot().quantile(0.5), histogram.snapshot().mean()), Default::default());
         for microseconds in 1..=100 {
-            histogram.record(Duration::from_micros(microseconds));
+            histogram.record(microseconds * 1000);
         }
         let seen = histogram.snapshot();
         assert_eq!((seen.count(), seen.mean()), (100, Duration::from_nanos(50_500)));

@@ -113,6 +113,9 @@ pub struct Context {
     stamps: Stamps,
     /// Time at the start of the turn.
     now: Instant,
+    /// The same, in nanoseconds since the context was made: what statistics are taken from.
+    now_ns: u64,
+    made: Instant,
     links: Slab<LinkEntry>,
     /// Links polled every turn; exactly those whose entry says so.
     hot: Vec<Key>,
@@ -237,6 +240,8 @@ impl Context {
             ring,
             stamps: Stamps::default(),
             now,
+            now_ns: 0,
+            made: now,
             links: Slab::new(),
             hot: Vec::new(),
             dirty: Vec::new(),

@@ -15,8 +15,8 @@ const COPIED_BYTES_MAX: usize = 512;
 pub(crate) struct Outstanding {
     pub token: u64,
     pub sequence: u32,
-    /// The turn in which it began.
-    pub begun: Instant,
+    /// The turn in which it began, in nanoseconds of the context.
+    pub begun_ns: u64,
     /// Request, RemoteRead or RemoteWrite.
     pub kind: FrameKind,
     pub flags: FrameFlags,
@@ -62,11 +62,11 @@ pub(crate) enum Cancel {
 }
 
 impl Outstanding {
-    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32, now: Instant) -> Outstanding {
+    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32, now_ns: u64) -> Outstanding {
         Outstanding {
             token,
             sequence: 0,
-            begun: now,
+            begun_ns: now_ns,
             kind,
             flags: FrameFlags::default(),
             named: matches!(landing, Landing::Place(_)),

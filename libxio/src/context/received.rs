@@ -68,7 +68,7 @@ impl ConnectionSink<'_> {
     }
 
     fn record(&mut self, message: MessageId, head: &FrameHead, header: &[u8]) -> Box<Arrived> {
-        self.records.take(self.state.handle, message, head, header, self.now)
+        self.records.take(self.state.handle, message, head, header, self.now_ns)
     }
 
     pub(super) fn one_way(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
@@ -98,7 +98,7 @@ impl ConnectionSink<'_> {
         }
         record.data = data;
         record.announced = false;
-        record.arrived = self.now;
+        record.arrived_ns = self.now_ns;
         record.arm();
         self.events.push_back(match record.message {
             MessageId::Request(_) => Event::Request(Request { record }),
@@ -309,7 +309,7 @@ impl ConnectionSink<'_> {
             }
             return Ok(());
         }
-        self.statistics.request_latency.record(self.now.saturating_duration_since(entry.begun));
+        self.statistics.request_latency.record(self.now_ns.saturating_sub(entry.begun_ns));
         let outcome = match (failed, entry.failure) {
             (Some(reason), _) => Err(failure(reason, entry.room)),
             (None, Some(failure)) => Err(*failure),

@@ -336,7 +336,7 @@ impl Context {
             let data = if let Landing::Place(list) = landing { list } else { Sgl::new() };
             return Ok(self.end_reached(connection, token, outcome.map(|()| data)));
         }
-        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room, self.now);
+        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room, self.now_ns);
         let options = SendOptions { receipt: false, notify: None, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;
@@ -366,7 +366,7 @@ impl Context {
         if let Some(outcome) = self.reach(connection, region, reach) {
             return Ok(self.end_reached(connection, token, outcome.map(|()| Sgl::new())));
         }
-        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now);
+        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now_ns);
         let options = SendOptions { receipt: false, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;

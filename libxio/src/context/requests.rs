@@ -43,13 +43,13 @@ impl Context {
         request: OutgoingRequest<'_>,
         options: SendOptions,
     ) -> Result<RequestId> {
-        let now = self.now;
+        let now_ns = self.now_ns;
         let (key, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
         check_message(state, header, &data)?;
         check_landing(&landing)?;
         let room = limit("room for response data in bytes", landing.room(), state.own.data_bytes_max)?;
-        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room, now);
+        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room, now_ns);
         entry.flags = message_flags(&options);
         if idempotent {
             entry.flags = entry.flags.with(FrameFlags::IDEMPOTENT);
@@ -161,7 +161,7 @@ impl Context {
         record.disarm();
         // The request's data is let go before its grant is renewed.
         record.data = Sgl::new();
-        self.statistics.service_time.record(self.now.saturating_duration_since(record.arrived));
+        self.statistics.service_time.record(self.now_ns.saturating_sub(record.arrived_ns));
         let outcome = self.send_response(&record, response, &options);
         self.records.give_back(record);
         outcome

@@ -44,7 +44,7 @@ impl Context {
         // Begins at its front again: the same few lines of cache, however long the queue has room to be.
         self.events.clear();
         let started = self.options.clock.now();
-        self.now = started;
+        self.set_now(started);
         self.resume_keepalive();
         let outcome = self.wait_from(started, timeout);
         self.pause_keepalive();
@@ -156,7 +156,7 @@ impl Context {
         self.take_completions();
         self.accept_ready();
         self.receive_hot();
-        self.now = self.options.clock.now();
+        self.look_at_clock();
         self.expire();
         self.flush_dirty();
         if let Some(ring) = &mut self.ring
@@ -165,6 +165,16 @@ impl Context {
             ring.submit()?;
         }
         Ok(())
+    }
+
+    pub(super) fn look_at_clock(&mut self) {
+        self.set_now(self.options.clock.now());
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        // Enough for 584 years.
+        self.now_ns = now.saturating_duration_since(self.made).as_nanos() as u64;
     }
 
     fn take_posts(&mut self) {
@@ -387,7 +397,7 @@ impl Context {
             None => Ok(()),
         };
         self.waker.disarm();
-        self.now = self.options.clock.now();
+        self.look_at_clock();
         outcome
     }
 

@@ -371,7 +371,6 @@ impl<S: ByteSocket> Link for Stream<S> {
                 head.data_crc = data.crc32c();
             }
         }
-        // The head's checksum covers what follows it, so that is laid out first.
         let start = self.staging.len();
         let needed = FRAME_HEAD_BYTES + extension.len() + header.len() + usize::from(head.data_padding);
         if self.staging.capacity() - start < needed {
@@ -380,13 +379,23 @@ impl<S: ByteSocket> Link for Stream<S> {
         if self.queue.len() == self.queue.capacity() {
             self.queue.reserve(QUEUE_STEP);
         }
-        self.staging.resize(start + FRAME_HEAD_BYTES, 0);
-        self.staging.extend_from_slice(&extension);
-        self.staging.extend_from_slice(header);
-        let (place, follows) = self.staging[start..].split_at_mut(FRAME_HEAD_BYTES);
-        place.copy_from_slice(&head.encode(follows, crc));
-        let padding = usize::from(head.data_padding);
-        self.staging.resize(self.staging.len() + padding, 0);
+        if crc {
+            // The head's checksum covers what follows it, so that is laid out first.
+            self.staging.resize(start + FRAME_HEAD_BYTES, 0);
+            self.staging.extend_from_slice(&extension);
+            self.staging.extend_from_slice(header);
+            let (place, follows) = self.staging[start..].split_at_mut(FRAME_HEAD_BYTES);
+            place.copy_from_slice(&head.encode(follows, true));
+        } else {
+            self.staging.extend_from_slice(&head.encode(&[], false));
+            if !extension.is_empty() {
+                self.staging.extend_from_slice(&extension);
+            }
+            self.staging.extend_from_slice(header);
+        }
+        if head.data_padding > 0 {
+            self.staging.resize(self.staging.len() + usize::from(head.data_padding), 0);
+        }
         let staged = self.staging.len() - start;
         self.unsent += staged + data.len();
         let name = SentFrame::from(&head);
