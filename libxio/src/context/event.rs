@@ -158,6 +158,13 @@ impl Interest {
 /// A peer's wish for a connection. Dropped without an answer, it is rejected as busy when its time is over.
 #[derive(Debug)]
 pub struct ConnectionRequest {
+    /// Behind a pointer: an event is as large as its largest kind, and this one is rare.
+    pub(crate) offer: Box<Offer>,
+}
+
+/// What belongs to a peer's wish.
+#[derive(Debug)]
+pub(crate) struct Offer {
     /// Number of the context that it waits in.
     pub(crate) context: u32,
     pub(crate) server: Option<Server>,
@@ -173,49 +180,49 @@ impl ConnectionRequest {
     /// The resource that the client named in its uri.
     #[must_use]
     pub fn resource(&self) -> &str {
-        &self.hello.resource
+        &self.offer.hello.resource
     }
 
     /// What the client's application sent along.
     #[must_use]
     pub fn private_data(&self) -> &[u8] {
-        &self.hello.private_data
+        &self.offer.hello.private_data
     }
 
     /// The client's address.
     #[must_use]
     pub fn peer(&self) -> &str {
-        &self.peer
+        &self.offer.peer
     }
 
     /// Whether the client's address is one of this host (and, for TCP, of this network namespace).
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.is_local
+        self.offer.is_local
     }
 
     /// The session that the connection will belong to: the same for all connections of one client session.
     #[must_use]
     pub fn session(&self) -> wire::SessionId {
-        self.session
+        self.offer.session
     }
 
     /// Who runs the client's loop.
     #[must_use]
     pub fn loop_kind(&self) -> wire::LoopKind {
-        self.hello.loop_kind
+        self.offer.hello.loop_kind
     }
 
     /// The client's limits and wishes.
     #[must_use]
     pub fn limits(&self) -> &wire::Limits {
-        &self.hello.limits
+        &self.offer.hello.limits
     }
 
     /// The server (listening address) it came in by, where that belongs to this context.
     #[must_use]
     pub fn server(&self) -> Option<Server> {
-        self.server
+        self.offer.server
     }
 }
 

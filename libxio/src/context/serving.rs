@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::connection::{ConnectionState, Phase, Side};
-use super::event::{AcceptOptions, ConnectionRequest, Event};
+use super::event::{AcceptOptions, ConnectionRequest, Event, Offer};
 use super::handle::Post;
 use super::handles::{Connection, Server};
 use super::links::{LinkEntry, Role};
@@ -303,7 +303,7 @@ impl Context {
         let own = options.limits.unwrap_or(self.options.limits);
         check_limits(&own)?;
         self.check_offered(&request)?;
-        let ConnectionRequest { link, hello, peer, .. } = request;
+        let Offer { link, hello, peer, .. } = *request.offer;
         let now = self.now;
         let keepalive = self.options.keepalive;
         let offer_crc = self.options.crc;
@@ -366,7 +366,7 @@ impl Context {
             return Err(Error::Unsupported("a redirect has to say where: use Context::redirect"));
         }
         self.check_offered(&request)?;
-        self.refuse_link(request.link, reason, private_data);
+        self.refuse_link(request.offer.link, reason, private_data);
         Ok(())
     }
 
@@ -389,7 +389,7 @@ impl Context {
         self.check_offered(&request)?;
         let refusal =
             Refusal { reason: RejectReason::Redirected, redirect, private_data: private_data.to_vec() };
-        self.farewell(request.link, FrameKind::Refusal, refusal.encode());
+        self.farewell(request.offer.link, FrameKind::Refusal, refusal.encode());
         Ok(())
     }
 
@@ -402,7 +402,7 @@ impl Context {
     /// [`Error::InboxFull`]. In the last two cases the connection is closed.
     pub fn hand_over(&mut self, request: ConnectionRequest, to: &super::ContextHandle) -> Result<()> {
         self.check_offered(&request)?;
-        let ConnectionRequest { link, hello, .. } = request;
+        let Offer { link, hello, .. } = *request.offer;
         let Some(entry) = self.take_link(link) else { return Err(Error::StaleHandle("connection request")) };
         let Role::Offered { membership, deadline } = entry.role else {
             return Err(Error::StaleHandle("connection request"));
@@ -412,8 +412,8 @@ impl Context {
     }
 
     fn check_offered(&self, request: &ConnectionRequest) -> Result<()> {
-        match self.links.get(request.link).map(|entry| &entry.role) {
-            Some(Role::Offered { .. }) if request.context == self.number => Ok(()),
+        match self.links.get(request.offer.link).map(|entry| &entry.role) {
+            Some(Role::Offered { .. }) if request.offer.context == self.number => Ok(()),
             _ => Err(Error::StaleHandle("connection request")),
         }
     }
@@ -584,15 +584,8 @@ impl Context {
         let peer = entry.link.peer().to_owned();
         let is_local = entry.link.peer_is_local();
         entry.role = Role::Offered { membership, deadline };
-        self.events.push_back(Event::ConnectionRequest(ConnectionRequest {
-            context: self.number,
-            server,
-            link,
-            hello,
-            peer,
-            is_local,
-            session,
-        }));
+        let offer = Offer { context: self.number, server, link, hello, peer, is_local, session };
+        self.events.push_back(Event::ConnectionRequest(ConnectionRequest { offer: Box::new(offer) }));
     }
 }
 

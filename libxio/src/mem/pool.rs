@@ -23,6 +23,29 @@ const CHUNKS_MAX: usize = 1024;
 /// The free list's end.
 const NONE: u32 = u32::MAX;
 
+/// A buffer's index is its chunk's number above so many bits of its number in the chunk: no class has more in one.
+const IN_CHUNK_BITS: u32 = 9;
+
+/// The number of a buffer's chunk, and its own in it.
+#[inline]
+fn place_of(index: u32) -> (usize, usize) {
+    ((index >> IN_CHUNK_BITS) as usize, (index & ((1 << IN_CHUNK_BITS) - 1)) as usize)
+}
+
+/// The smallest class whose buffers hold so many bytes.
+#[inline]
+fn class_of(length: usize) -> Option<usize> {
+    match length {
+        0..=512 => Some(0),
+        513..=BUFFER_LEN_MAX => {
+            // From 4 KiB on each class is four times the one before.
+            let bits = (usize::BITS - (length - 1).leading_zeros()).max(12) as usize;
+            Some((bits - 11) / 2 + 1)
+        }
+        _ => None,
+    }
+}
+
 /// How a pool is made.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
@@ -90,19 +113,19 @@ impl Pool {
     /// [`Error::LimitExceeded`] above [`BUFFER_LEN_MAX`]; [`Error::PoolExhausted`] at the pool's limit;
     /// [`Error::System`] when the system has no memory.
     pub fn take(&self, length: usize) -> Result<Buffer> {
-        let class = CLASSES.iter().position(|(size, _)| length <= *size).ok_or(Error::LimitExceeded {
+        let class = class_of(length).ok_or(Error::LimitExceeded {
             what: "length of a pool buffer in bytes",
             value: length as u64,
             limit: BUFFER_LEN_MAX as u64,
         })?;
-        let (size, per_chunk) = CLASSES[class];
+        let (size, _) = CLASSES[class];
         let limit = self.shared.options.bytes_max;
         if self.shared.bytes_in_use.fetch_add(size, Ordering::Relaxed) + size > limit {
             self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
             return Err(Error::PoolExhausted { asked: size, limit });
         }
         let index = loop {
-            if let Some(index) = self.shared.classes[class].pop(per_chunk) {
+            if let Some(index) = self.shared.classes[class].pop() {
                 break index;
             }
             if let Err(error) = self.grow(class) {
@@ -110,11 +133,10 @@ impl Pool {
                 return Err(error);
             }
         };
-        let chunk = self.shared.classes[class].chunk(index as usize / per_chunk);
-        // SAFETY: the chunk's region holds `per_chunk` buffers of `size` bytes and the index is below that.
-        let pointer = unsafe {
-            std::ptr::NonNull::new_unchecked(chunk.region.as_ptr().add(index as usize % per_chunk * size))
-        };
+        let (chunk, number) = place_of(index);
+        let chunk = self.shared.classes[class].chunk(chunk);
+        // SAFETY: the chunk's region holds buffers of `size` bytes, and `grow` has given numbers to those only.
+        let pointer = unsafe { std::ptr::NonNull::new_unchecked(chunk.region.as_ptr().add(number * size)) };
         // The class number is below 7.
         Ok(Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index))
     }
@@ -162,12 +184,12 @@ impl Pool {
         let next = (0..per_chunk).map(|_| AtomicU32::new(NONE)).collect();
         let newly_set = place.set(Chunk { region, next }).is_ok();
         debug_assert!(newly_set, "only the holder of the lock fills this place");
-        let first = *count * per_chunk;
+        // Below CHUNKS_MAX.
+        let first = (*count as u32) << IN_CHUNK_BITS;
         *count += 1;
         drop(count);
-        for index in (first..first + per_chunk).rev() {
-            // At most CHUNKS_MAX * 512 indices.
-            this.push(index as u32, per_chunk);
+        for number in (0..per_chunk as u32).rev() {
+            this.push(first | number);
         }
         Ok(())
     }
@@ -176,14 +198,14 @@ impl Pool {
 impl PoolShared {
     /// The region of a buffer that is out, if the buffer's pages are its own.
     pub(super) fn region_of(&self, class: u8, index: u32) -> Option<&Region> {
-        let (size, per_chunk) = CLASSES[usize::from(class)];
-        let chunk = self.classes[usize::from(class)].chunk(index as usize / per_chunk);
+        let (size, _) = CLASSES[usize::from(class)];
+        let chunk = self.classes[usize::from(class)].chunk(place_of(index).0);
         size.is_multiple_of(PAGE_BYTES).then_some(&chunk.region)
     }
 
     pub(super) fn give_back(&self, class: u8, index: u32) {
-        let (size, per_chunk) = CLASSES[usize::from(class)];
-        self.classes[usize::from(class)].push(index, per_chunk);
+        let (size, _) = CLASSES[usize::from(class)];
+        self.classes[usize::from(class)].push(index);
         self.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
     }
 }
@@ -197,15 +219,15 @@ impl Class {
             .expect("an index exists only after its chunk")
     }
 
-    fn pop(&self, per_chunk: usize) -> Option<u32> {
+    fn pop(&self) -> Option<u32> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let index = head as u32;
             if index == NONE {
                 return None;
             }
-            let below = self.chunk(index as usize / per_chunk).next[index as usize % per_chunk]
-                .load(Ordering::Relaxed);
+            let (chunk, number) = place_of(index);
+            let below = self.chunk(chunk).next[number].load(Ordering::Relaxed);
             let new = next_tag(head) | u64::from(below);
             match self.head.compare_exchange_weak(head, new, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(index),
@@ -214,8 +236,9 @@ impl Class {
         }
     }
 
-    fn push(&self, index: u32, per_chunk: usize) {
-        let link = &self.chunk(index as usize / per_chunk).next[index as usize % per_chunk];
+    fn push(&self, index: u32) {
+        let (chunk, number) = place_of(index);
+        let link = &self.chunk(chunk).next[number];
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             link.store(head as u32, Ordering::Relaxed);
@@ -252,6 +275,14 @@ mod tests {
             assert_eq!(pool.bytes_in_use(), 0);
         }
         assert!(matches!(pool.take(BUFFER_LEN_MAX + 1), Err(Error::LimitExceeded { .. })));
+    }
+
+    #[test]
+    fn the_class_is_the_smallest_that_holds_the_length() {
+        for length in (0..70_000).chain((0..=BUFFER_LEN_MAX + 1).step_by(511)).chain([BUFFER_LEN_MAX]) {
+            assert_eq!(class_of(length), CLASSES.iter().position(|(size, _)| length <= *size), "{length}");
+        }
+        assert!(CLASSES.iter().all(|(_, per_chunk)| *per_chunk <= 1 << IN_CHUNK_BITS));
     }
 
     #[test]

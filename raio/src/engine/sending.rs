@@ -71,9 +71,8 @@ impl Engine {
     /// Sends an operation that was checked, on a slot that is free. If that fails it has ended.
     pub(super) fn send(&mut self, operation: Operation, owner: Owner) {
         let op = operation.op();
-        if let Err(reason) = operation.request().encode(&mut self.scratch) {
-            return self.end(owner, Err(Error::Invalid { op, reason }));
-        }
+        // `start` has checked it.
+        operation.request().write(&mut self.scratch);
         let again = without_noatime(&operation);
         let (data, landing) = operation.into_memory();
         // The answer of a read of nothing carries nothing.

@@ -159,6 +159,13 @@ impl<'a> Request<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), Invalid> {
         out.clear();
         self.check()?;
+        self.write(out);
+        Ok(())
+    }
+
+    /// As [`Request::encode`], of a command that was checked.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
         let (mut flags, mut handle, mut offset, mut length, mut open_flags, mut mode) = (0, 0, 0, 0, 0, 0);
         let (mut path, mut second): (&[u8], &[u8]) = (&[], &[]);
         match *self {
@@ -204,7 +211,6 @@ impl<'a> Request<'a> {
         out.extend_from_slice(command.as_bytes());
         out.extend_from_slice(path);
         out.extend_from_slice(second);
-        Ok(())
     }
 
     /// Decodes and checks the header of a request that came with `data_length` bytes of data.
