@@ -1,7 +1,8 @@
 //! Building the workspace.
 
 use crate::{Result, child, root};
-use std::path::Path;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,9 +26,28 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds what users run: the binaries and libraries in target/release.
+/// What is linted, documented and tested. Every command takes all of it and chooses among its targets, since cargo gives
+/// the dependencies of other packages other features, and would build them once more.
+pub(crate) const EVERYTHING: [&str; 5] =
+    ["--workspace", "--exclude", "fio-engine", "--features", "raio/tokio"];
+
+/// Builds what users run: the programs, and the library for C.
 pub(crate) fn release() -> Result<()> {
-    child::run(&mut cargo(&["build", "--release"]), BUILD_TIME)
+    child::run(
+        &mut cargo(&["build", "--release", "--lib", "--bin", "raio", "--bin", "raio-server"]),
+        BUILD_TIME,
+    )
+}
+
+/// Builds an integration test, and says where its program is.
+pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
+    let mut build = cargo(&["test", "--no-run", "--quiet", "--message-format=json", "--test", name]);
+    let listed = child::output(build.args(EVERYTHING), BUILD_TIME)?;
+    let found = listed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|line| {
+        let is_ours = line["target"]["name"] == name && line["target"]["kind"][0] == "test";
+        line["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
+    });
+    found.ok_or_else(|| format!("cargo built no program for the test {name}"))
 }
 
 /// Builds certain binaries of the release, with the same settings.

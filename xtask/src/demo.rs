@@ -1,8 +1,9 @@
 //! The main job, shown: a server, a file copied to it and back with verification, fio against it, what was measured.
 
-use crate::bench::{Measured, Server};
-use crate::fio::{Engine, target};
-use crate::{Common, Result, child, compile, fio, packages};
+use crate::bench::Measured;
+use crate::fio::Engine;
+use crate::server::Server;
+use crate::{Common, Result, child, compile, fio, packages, target};
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -6,7 +6,7 @@
 //! sources instead, for a fio that is not a package. What was done once is not done again.
 
 use crate::compile::{self, cargo};
-use crate::{Common, Result, child, fio_matrix, packages, root};
+use crate::{Common, Result, child, fio_matrix, packages, target};
 use clap::Args;
 use std::ffi::OsString;
 use std::fs;
@@ -75,18 +75,19 @@ impl Engine {
     /// # Errors
     /// What the tools say.
     pub(crate) fn check(&self) -> Result<()> {
+        // With the whole workspace, all of which but this crate has been built so before.
         let lint = [
             "clippy",
-            "--release",
             "--quiet",
-            "--package",
-            "fio-engine",
+            "--workspace",
             "--all-targets",
+            "--features",
+            "raio/tokio",
             "--",
             "-D",
             "warnings",
         ];
-        let test = ["test", "--release", "--quiet", "--package", "fio-engine"];
+        let test = ["nextest", "run", "--workspace", "--features", "raio/tokio", "-E", "package(fio-engine)"];
         for arguments in [&lint[..], &test[..]] {
             child::output(cargo(arguments).env("FIO_ROOT", &self.sources), BUILD_TIME)?;
         }
@@ -119,18 +120,14 @@ pub(crate) fn build() -> Result<Engine> {
         None => sources(&fio_version)?,
     };
     check_version(&sources, &fio_version)?;
-    let mut build = cargo(&["build", "--release", "--quiet", "--package", "fio-engine"]);
+    // With the rest of the workspace, so that what both stand on has the same features and is built once.
+    let mut build = cargo(&["build", "--release", "--quiet", "--workspace", "--lib"]);
     child::run(build.env("FIO_ROOT", &sources), BUILD_TIME)?;
     let target = target();
     let library = target.join("release/libfio_engine.so");
     let folder = target.join("fio");
     install(&library, &folder.join("libraio"))?;
     Ok(Engine { fio_version, library, folder, sources })
-}
-
-/// Cargo's folder for what it builds.
-pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
 /// The installed fio's version.

@@ -1,7 +1,7 @@
 //! The fuzz targets of libxio, for a bounded time. libFuzzer works on stable Rust when the compiler's coverage pass is
 //! asked for by name; the targets are a workspace of their own, because everything they use is built with it.
 
-use crate::{child, compile, root};
+use crate::{child, compile, root, target};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -30,21 +30,21 @@ const INPUT_TIME_S: u32 = 20;
 /// They don't build, or one has found something: the sentence names the input.
 pub fn run(seconds: u64) -> Result<(), String> {
     let folder = root().join("libxio/fuzz");
-    let built = root().join("target/fuzz");
+    let built = target().join("fuzz");
     let mut build = compile::cargo(&["build", "--release", "--quiet", "--target", PLATFORM]);
     build.arg("--target-dir").arg(&built).env("RUSTFLAGS", FLAGS).current_dir(&folder);
     child::run(&mut build, BUILD_TIME)?;
     let share = (seconds / TARGETS.len() as u64).max(1);
-    for target in TARGETS {
-        let program = built.join(PLATFORM).join("release").join(target);
-        fuzz(&program, target, &folder.join("corpus").join(target), share)?;
+    for name in TARGETS {
+        let program = built.join(PLATFORM).join("release").join(name);
+        fuzz(&program, name, &folder.join("corpus").join(name), share)?;
     }
     Ok(())
 }
 
 /// Runs one target.
-fn fuzz(program: &Path, target: &str, corpus: &Path, seconds: u64) -> Result<(), String> {
-    let found = root().join("target/fuzz/found");
+fn fuzz(program: &Path, name: &str, corpus: &Path, seconds: u64) -> Result<(), String> {
+    let found = target().join("fuzz/found");
     std::fs::create_dir_all(&found).map_err(|cause| format!("making {}: {cause}", found.display()))?;
     // New inputs go into the first folder, which lives as long as the run.
     let fresh = tempfile::tempdir().map_err(|cause| format!("making a folder for new inputs: {cause}"))?;
@@ -54,11 +54,11 @@ fn fuzz(program: &Path, target: &str, corpus: &Path, seconds: u64) -> Result<(),
         .arg(format!("-rss_limit_mb={MEMORY_MAX_MIB}"))
         .arg(format!("-timeout={INPUT_TIME_S}"))
         .args(["-max_len=4096", "-print_final_stats=1", "-verbosity=0"])
-        .arg(format!("-artifact_prefix={}/{target}-", found.display()))
+        .arg(format!("-artifact_prefix={}/{name}-", found.display()))
         .args([fresh.path(), corpus]);
     child::run(&mut command, Duration::from_secs(seconds) + SPARE_TIME).map_err(|sentence| {
         format!(
-            "the fuzz target {target} has failed ({sentence}); the input is in {}, `{} INPUT` runs it alone",
+            "the fuzz target {name} has failed ({sentence}); the input is in {}, `{} INPUT` runs it alone",
             found.display(),
             program.display()
         )

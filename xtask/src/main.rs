@@ -18,6 +18,7 @@ mod memcheck;
 mod packages;
 mod rdma;
 mod rdma_test;
+mod server;
 mod test;
 mod tidy;
 
@@ -86,4 +87,9 @@ fn main() -> ExitCode {
 pub(crate) fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().map(PathBuf::from).unwrap_or(here)
+}
+
+/// Cargo's folder for what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }

@@ -1,9 +1,7 @@
 //! The conformance suite of libxio under valgrind: on virtual time, whole, and what it can follow of the one over tcp. No
 //! wild access, and nothing is left unreachable.
 
-use crate::compile::cargo;
-use crate::{Result, child};
-use serde_json::Value;
+use crate::{Result, child, compile};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,15 +13,7 @@ const TIME: Duration = Duration::from_secs(1200);
 /// # Errors
 /// What valgrind found, or a test that failed.
 pub(crate) fn run() -> Result<()> {
-    let build = ["test", "--package", "libxio", "--test", "conformance", "--no-run", "--message-format=json"];
-    let messages = child::output(&mut cargo(&build), TIME)?;
-    let program = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "conformance")
-        .filter_map(|message| message["executable"].as_str().map(str::to_owned))
-        .next_back()
-        .ok_or("cargo does not say where the test program is")?;
+    let program = compile::test_program("conformance")?;
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--quiet", "--error-exitcode=9", "--leak-check=full"]);
     valgrind.args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]);

@@ -2,11 +2,8 @@
 //! operation costs, cut connections, the commands, C programs, fio, and a comparison with perftest. What they run is
 //! built here, on the outside; `xtask/rdma/tests` runs it inside, step by step.
 
-use crate::compile::cargo;
-use crate::{Result, child, compile, fio, rdma, root};
-use serde_json::Value;
+use crate::{Result, child, compile, fio, rdma, root, target};
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,9 +32,9 @@ pub(crate) fn test(full: bool) -> Result<()> {
         return Ok(());
     }
     compile::release()?;
-    let mut variables = vec![variable("BIN", &fio::target().join("release"))];
+    let mut variables = vec![variable("BIN", &target().join("release"))];
     for name in TESTS {
-        variables.push(variable(&format!("TEST_{}", name.to_uppercase()), &test_program(name)?));
+        variables.push(variable(&format!("TEST_{}", name.to_uppercase()), &compile::test_program(name)?));
     }
     let engine = fio::build()?;
     variables.push(variable("FIO_ENGINE", &engine.folder));
@@ -51,7 +48,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
             .arg(&reader)
             .arg(root().join("xtask/rdma/reader.c"))
             .arg("-L")
-            .arg(fio::target().join("release"))
+            .arg(target().join("release"))
             .arg("-lraio"),
         BUILD_TIME,
     )?;
@@ -82,15 +79,4 @@ fn variable(name: &str, value: &std::path::Path) -> OsString {
     let mut text = OsString::from(format!("{name}="));
     text.push(value);
     text
-}
-
-/// Builds a test of libxio and says where its program is.
-fn test_program(name: &str) -> Result<PathBuf> {
-    let mut build = cargo(&["test", "--no-run", "--quiet", "--package", "libxio", "--test", name]);
-    let listed = child::output(build.arg("--message-format=json"), BUILD_TIME)?;
-    let found = listed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|line| {
-        let is_ours = line["target"]["name"] == name && line["target"]["kind"][0] == "test";
-        line["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
-    });
-    found.ok_or_else(|| format!("cargo built no program for the test {name}"))
 }

@@ -1,7 +1,7 @@
 //! Every test, in steps: each is named, timed and run to its end, and the last lines say what failed or was skipped.
 
-use crate::compile::cargo;
-use crate::{Common, Result, child, compile, counts, fio, fio_matrix, packages, rdma, rdma_test};
+use crate::compile::{EVERYTHING, cargo};
+use crate::{Common, Result, child, compile, counts, fio, fio_matrix, packages, rdma, rdma_test, target};
 use clap::Args;
 use std::time::{Duration, Instant};
 
@@ -125,20 +125,18 @@ fn format(_: &Arguments) -> Result<()> {
 }
 
 fn lints(_: &Arguments) -> Result<()> {
-    let mut clippy = cargo(&["clippy", "--quiet", "--workspace", "--exclude", "fio-engine", "--all-targets"]);
-    clippy.args(["--features", "raio/tokio", "--", "-D", "warnings"]);
-    child::run(&mut clippy, STEP_TIME)
+    let mut clippy = cargo(&["clippy", "--quiet", "--all-targets"]);
+    child::run(clippy.args(EVERYTHING).args(["--", "-D", "warnings"]), STEP_TIME)
 }
 
 fn docs(_: &Arguments) -> Result<()> {
-    let mut doc = cargo(&["doc", "--quiet", "--no-deps", "--workspace", "--exclude", "fio-engine"]);
-    doc.args(["--features", "raio/tokio"]);
-    child::run(doc.env("RUSTDOCFLAGS", "-D warnings"), STEP_TIME)
+    let mut doc = cargo(&["doc", "--quiet", "--no-deps"]);
+    child::run(doc.args(EVERYTHING).env("RUSTDOCFLAGS", "-D warnings"), STEP_TIME)
 }
 
 fn unit(arguments: &Arguments) -> Result<()> {
-    let mut nextest = cargo(&["nextest", "run", "--workspace", "--exclude", "fio-engine"]);
-    nextest.args(["--features", "raio/tokio", "--no-fail-fast"]);
+    let mut nextest = cargo(&["nextest", "run", "--no-fail-fast"]);
+    nextest.args(EVERYTHING);
     if arguments.long {
         nextest
             .args(["--profile", "long", "--run-ignored", "all"])
@@ -150,13 +148,12 @@ fn unit(arguments: &Arguments) -> Result<()> {
 
 fn release(_: &Arguments) -> Result<()> {
     compile::release()?;
-    compile::check_exports(&fio::target().join("release/libraio.so"), &["raio_"])
+    compile::check_exports(&target().join("release/libraio.so"), &["raio_"])
 }
 
 fn doctests(_: &Arguments) -> Result<()> {
-    let arguments =
-        ["test", "--quiet", "--doc", "--workspace", "--exclude", "fio-engine", "--features", "raio/tokio"];
-    child::run(&mut cargo(&arguments), STEP_TIME)
+    let mut test = cargo(&["test", "--quiet", "--doc"]);
+    child::run(test.args(EVERYTHING), STEP_TIME)
 }
 
 fn demo(_: &Arguments) -> Result<()> {

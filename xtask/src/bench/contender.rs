@@ -2,9 +2,10 @@
 //! other, and ends the server.
 
 use super::measured::Measured;
-use super::place::{CLIENT_CORE, Place, SERVER_CORE, Server, free_port, pinned};
+use super::place::{CLIENT_CORE, Place, SERVER_CORE, free_port, pinned};
 use super::transport::Transport;
 use super::work::{Polling, Store, Work};
+use crate::server::Server;
 use crate::{Result, child};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,13 +1,14 @@
 //! Many connections, idle connections, and a small client beside a large one.
 
 use super::measured::{Figure, Measured};
-use super::place::{CLIENT_CORE, Place, SERVER_CORE, Server};
+use super::place::{CLIENT_CORE, Place, SERVER_CORE};
 use super::progress::Progress;
 use super::rounds::{Ratio, median, median_of};
 use super::target::{Limit, Verdict};
 use super::transport::Transport;
 use crate::Result;
 use crate::child::Running;
+use crate::server::Server;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};

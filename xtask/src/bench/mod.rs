@@ -27,7 +27,9 @@ use crowd::Crowd;
 pub(crate) use measured::Measured;
 use message::Talk;
 use place::Place;
-pub(crate) use place::{Server, work_folder};
+#[cfg(test)]
+pub(crate) use place::free_port;
+pub(crate) use place::work_folder;
 use report::Report;
 use schedule::Schedule;
 use serde_json::{Value, json};

@@ -1,8 +1,9 @@
 //! Who is measured at sending messages: libxio, UCX, and plain sockets.
 
 use super::measured::Measured;
-use super::place::{CLIENT_CORE, Place, SERVER_CORE, Server, free_port, pinned};
+use super::place::{CLIENT_CORE, Place, SERVER_CORE, free_port, pinned};
 use super::transport::Transport;
+use crate::server::Server;
 use crate::{Result, child};
 use serde_json::Value;
 use std::path::Path;

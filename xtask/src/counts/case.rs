@@ -1,8 +1,9 @@
 //! What is counted, and how one case is run: server and client under callgrind, in lockstep.
 
 use super::callgrind::{self, Profile};
-use crate::bench::{Server, work_folder};
-use crate::{Result, child};
+use crate::bench::work_folder;
+use crate::server::Server;
+use crate::{Result, child, target};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -230,7 +231,7 @@ impl Difference {
 impl Place {
     /// Makes the folder and the file.
     pub(crate) fn prepare() -> Result<Place> {
-        let place = Place { release: crate::fio::target().join("release"), folder: work_folder("counts")? };
+        let place = Place { release: target().join("release"), folder: work_folder("counts")? };
         let data = place.data();
         std::fs::write(&data, vec![7_u8; 8 << 20])
             .map_err(|cause| format!("can't write {}: {cause}", data.display()))?;

@@ -1,19 +1,17 @@
 //! Where cases are run: a folder on disk, a server that exports it, and fio with the engine.
 
 use crate::child::Running;
-use crate::fio::{self, Engine};
-use crate::{Result, child};
+use crate::fio::Engine;
+use crate::{Result, server, target};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Time for a server to say that it listens.
-const START_TIME: Duration = Duration::from_secs(20);
 /// No case's fio takes longer, hung servers included.
 pub(super) const FIO_TIME: Duration = Duration::from_secs(120);
 
@@ -40,7 +38,7 @@ pub(super) struct Ground {
 
 /// A raio-server with the exports `data` (a folder), `ro` (the same, read-only), `null` and `memory`.
 pub(super) struct Server {
-    running: Running,
+    server: server::Server,
     /// 0 for one that is reached by its socket.
     pub(super) port: u16,
     socket: PathBuf,
@@ -58,7 +56,7 @@ pub(super) struct Ran {
 
 impl Ground {
     pub(super) fn new(engine: Engine) -> Result<Ground> {
-        let target = fio::target();
+        let target = target();
         // Not the system's folder for temporary files, which may lie in memory: O_DIRECT is among what is tried.
         let home = tempfile::Builder::new()
             .prefix("fio-matrix-")
@@ -173,9 +171,11 @@ impl Ground {
             By::Network => format!("tcp://127.0.0.1:{}", self.port()),
             By::SharedMemory => format!("shm://{}", self.server()?.socket.display()),
         };
-        self.server()?.running.end();
+        if !self.servers.is_empty() {
+            self.servers.remove(0).server.end();
+        }
         let server = self.start(&listen)?;
-        self.servers[0] = server;
+        self.servers.insert(0, server);
         Ok(())
     }
 
@@ -298,56 +298,34 @@ impl Server {
         ] {
             command.args(["--export", &export]);
         }
-        command.args(["--listen", listen]).stdin(Stdio::null()).stdout(Stdio::piped());
         // What it logs about disturbed clients is of no interest, unless a case fails; then it is run by hand.
-        command.stderr(Stdio::null());
-        let mut running = Running::start(command)?;
-        let stdout = running.child().stdout.take().ok_or("the server's output is not there")?;
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
-                // Nobody listens any more after the first; the pipe has to be read all the same.
-                let _ = sender.send(line);
-            }
-        });
-        let deadline = Instant::now() + START_TIME;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = receiver
-                .recv_timeout(left)
-                .map_err(|_| "raio-server did not say that it listens".to_owned())?;
-            let Some(uri) = line.strip_prefix("listening ") else { continue };
-            if let Some(socket) = listen.strip_prefix("shm://") {
-                return Ok(Server { running, port: 0, socket: socket.into() });
-            }
-            if let Some(port) =
-                uri.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok())
-            {
-                return Ok(Server { running, port, socket: PathBuf::new() });
-            }
+        let server = server::Server::start_that_tells(command.args(["--listen", listen]))?;
+        if let Some(socket) = listen.strip_prefix("shm://") {
+            return Ok(Server { server, port: 0, socket: socket.into() });
         }
+        let port = server.uri.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = port.ok_or_else(|| format!("raio-server says a strange address: {}", server.uri))?;
+        Ok(Server { server, port, socket: PathBuf::new() })
     }
 
     /// Ends it at once.
     pub(super) fn kill(&mut self) -> Result<()> {
-        self.signal("KILL")?;
-        self.running.wait(START_TIME).map(drop)
+        self.server.kill()
     }
 
     /// Sends it a signal.
     pub(super) fn signal(&mut self, name: &str) -> Result<()> {
-        let script = format!("kill -{name} {}", self.running.child().id());
-        child::run(Command::new("sh").args(["-c", &script]), START_TIME)
+        self.server.signal(name)
     }
 
     fn is_over(&mut self) -> bool {
-        !matches!(self.running.child().try_wait(), Ok(None))
+        self.server.is_over()
     }
 }
 
 /// The server of this build.
 pub(super) fn server_command() -> Command {
-    Command::new(fio::target().join("release/raio-server"))
+    Command::new(target().join("release/raio-server"))
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {

@@ -11,12 +11,9 @@ mod layout;
 mod verify;
 
 use crate::fio::Engine;
-use crate::{Result, child, compile, fio};
+use crate::{Result, compile, fio};
 use ground::{By, Ground};
 use std::time::{Duration, Instant};
-
-/// Time for a release build of the server.
-const BUILD_TIME: Duration = Duration::from_secs(3600);
 
 /// What a case does.
 type Run = dyn Fn(&mut Ground) -> Result<()>;
@@ -65,8 +62,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
 /// # Errors
 /// The cases that failed; a build that failed.
 pub(crate) fn run_some(engine: &Engine, full: bool, only: &[String]) -> Result<()> {
-    let build = ["build", "--release", "--quiet", "--package", "raio-server"];
-    child::run(&mut compile::cargo(&build), BUILD_TIME)?;
+    compile::programs(&["raio-server"])?;
     let mut ground = Ground::new(engine.clone())?;
     let cases = [verify::cases(), layout::cases(), behaviour::cases(), faults::cases()];
     let wanted = |name: &str, quick: bool| {
