@@ -63,6 +63,9 @@ enum Way {
     Echo,
     Read,
     Write,
+    Fill,
+    #[value(name = "one-way")]
+    Unanswered,
 }
 
 impl From<Way> for Pattern {
@@ -71,6 +74,8 @@ impl From<Way> for Pattern {
             Way::Echo => Pattern::Echo,
             Way::Read => Pattern::Read,
             Way::Write => Pattern::Write,
+            Way::Fill => Pattern::Fill,
+            Way::Unanswered => Pattern::OneWay,
         }
     }
 }

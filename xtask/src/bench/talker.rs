@@ -121,8 +121,8 @@ fn xio(transport: &Transport, exchange: Exchange, place: &Place) -> Result<Measu
 fn xio_client(exchange: Exchange, place: &Place, uri: &str) -> Command {
     let (pattern, depth) = match exchange {
         Exchange::RoundTrip => ("echo", "1"),
-        Exchange::Small => ("write", "256"),
-        Exchange::Large => ("write", "4"),
+        Exchange::Small => ("one-way", "1"),
+        Exchange::Large => ("fill", "4"),
     };
     let mut command = place.ours("xio", CLIENT_CORE);
     command.args(["--polling-timeout-us", "10000000", "--pattern", pattern, "--depth", depth]);

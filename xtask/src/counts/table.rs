@@ -36,9 +36,11 @@ pub(crate) fn print_line(case: &str, side: &str, counts: &Counts, before: Option
 /// Where the instructions of one program are.
 pub(crate) fn print_profile(case: &str, side: &str, difference: &Difference) {
     let all = difference.counts().instructions;
-    println!("\n  {case}, {side}: instructions per operation, by the source file they were written in");
-    for (layer, cost) in difference.files(layer).iter().filter(|(_, cost)| *cost >= LAYER_LEAST) {
-        println!("  {cost:9.0} {:5.1} %  {layer}", cost / all * 100.0);
+    for (what, name) in [("layer", layer as fn(&str) -> String), ("source file", file)] {
+        println!("\n  {case}, {side}: instructions per operation, by the {what} they were written in");
+        for (name, cost) in difference.files(name).iter().filter(|(_, cost)| *cost >= LAYER_LEAST) {
+            println!("  {cost:9.0} {:5.1} %  {name}", cost / all * 100.0);
+        }
     }
     println!("  {case}, {side}: by function, with what was inlined into it");
     for (function, cost) in difference.functions().iter().take(FUNCTIONS_MAX) {
@@ -50,8 +52,23 @@ pub(crate) fn print_profile(case: &str, side: &str, difference: &Difference) {
     }
 }
 
-/// What a source file belongs to: `libxio/session/slots`, `std`, a crate's name, or `libc and system`.
+/// A part of a program: `libxio/session`, `std`, `other crates`, or `libc and system`.
 fn layer(path: &str) -> String {
+    let file = file(path);
+    let mut parts = file.split('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(package), Some(folder), Some(_)) => format!("{package}/{folder}"),
+        (Some(package), Some(_), None) => package.to_owned(),
+        _ if file == "std" || file == SYSTEM => file,
+        _ => "other crates".to_owned(),
+    }
+}
+
+/// What the parts of libc are called together, whose files have no common place.
+const SYSTEM: &str = "libc and system";
+
+/// A source file as people call it: `libxio/session/slots`, `std`, a crate's name, or `libc and system`.
+fn file(path: &str) -> String {
     if let Some((before, after)) = path.rsplit_once("/src/") {
         let package = before.rsplit('/').next().unwrap_or(before);
         let is_foreign = path.contains("/registry/") || path.contains("/rust/deps/");
@@ -63,7 +80,7 @@ fn layer(path: &str) -> String {
             format!("{package}/{}", after.trim_end_matches(".rs"))
         };
     }
-    if path.contains("/rustc/") { "std".to_owned() } else { "libc and system".to_owned() }
+    if path.contains("/rustc/") { "std".to_owned() } else { SYSTEM.to_owned() }
 }
 
 #[cfg(test)]
@@ -72,11 +89,17 @@ mod tests {
 
     #[test]
     fn files_belong_to_layers() {
-        assert_eq!(layer("/home/me/it/libxio/src/session/slots.rs"), "libxio/session/slots");
+        assert_eq!(file("/home/me/it/libxio/src/session/slots.rs"), "libxio/session/slots");
+        assert_eq!(layer("/home/me/it/libxio/src/session/slots.rs"), "libxio/session");
+        assert_eq!(layer("/home/me/it/raio/src/queue.rs"), "raio");
         assert_eq!(layer("/rustc/0123/library/core/src/ptr/mod.rs"), "std");
         assert_eq!(
-            layer("/home/me/.cargo/registry/src/index-1/io-uring-0.7.1/src/opcode.rs"),
+            file("/home/me/.cargo/registry/src/index-1/io-uring-0.7.1/src/opcode.rs"),
             "io-uring-0.7.1"
+        );
+        assert_eq!(
+            layer("/home/me/.cargo/registry/src/index-1/io-uring-0.7.1/src/opcode.rs"),
+            "other crates"
         );
         assert_eq!(layer("./string/../sysdeps/x86_64/memcpy.S"), "libc and system");
         assert_eq!(layer("???"), "libc and system");

@@ -13,7 +13,7 @@ mod verify;
 use crate::fio::Engine;
 use crate::{Result, compile, fio};
 use ground::{By, Ground};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a case does.
 type Run = dyn Fn(&mut Ground) -> Result<()>;
