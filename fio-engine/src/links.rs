@@ -87,7 +87,7 @@ impl Links {
         match self.call(place, open)? {
             Outcome::Opened { handle, attributes } => {
                 let io_bytes_max = attributes.io_bytes_max.min(self.links[link].engine.limits().io_bytes_max);
-                Ok(OpenFile { link, handle, attributes, io_bytes_max: io_bytes_max.max(1) })
+                Ok(OpenFile { link, handle, attributes: *attributes, io_bytes_max: io_bytes_max.max(1) })
             }
             _ => Err(unexpected(place, raio::proto::Op::Open)),
         }
