@@ -2,13 +2,17 @@
 //! and who may come in.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use conformance::{Fabric, Pair};
+mod raw;
+
+use conformance::{Fabric, Pair, watchdog};
 use libxio::transport::SharedMemoryOptions;
+use libxio::wire::{FrameHead, FrameKind, FrameLimits};
 use libxio::{
-    Access, Buffer, Context, ContextOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse,
-    Region, RemoteRegion, SendOptions, ServerOptions, Session, Sgl,
+    Access, Buffer, Context, ContextOptions, Error, Event, Landing, OutgoingOneWay, OutgoingRequest,
+    OutgoingResponse, Region, RemoteRegion, SendOptions, ServerOptions, Session, Sgl,
 };
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 fn pair() -> Pair {
@@ -390,6 +394,38 @@ fn sleeping_sides_wake_each_other() {
     }
     stop.stop();
     assert!(thread.join().unwrap().sleeps > 10);
+}
+
+/// Who sleeps and is driven by somebody else's loop sends something in between: it is rung all the same for what comes then.
+#[test]
+fn sending_does_not_take_back_that_a_side_sleeps() {
+    const SERVER_ASLEEP: usize = 640;
+    watchdog();
+    let path = socket_path();
+    let mut server = Context::new(ContextOptions::default()).unwrap();
+    server.listen(&format!("shm://{path}").parse().unwrap(), ServerOptions::default()).unwrap();
+    let mut guest = raw::End::client(&path);
+    guest.write(&raw::frame(FrameHead::new(FrameKind::Hello), &[], &raw::hello().encode()));
+    let connection = loop {
+        server.wait(Some(Duration::from_millis(5))).unwrap();
+        if let Some(Event::ConnectionRequest(request)) = server.next_event() {
+            break server.accept(request, Default::default()).unwrap();
+        }
+    };
+    server.poll_fd().unwrap();
+    let start = Instant::now();
+    while guest.rings.word(SERVER_ASLEEP).load(Ordering::SeqCst) == 0 {
+        assert!(start.elapsed() < raw::LONG);
+        server.wait(Some(Duration::ZERO)).unwrap();
+    }
+    let message = OutgoingOneWay { header: b"in between", ..Default::default() };
+    server.send(connection, message).unwrap();
+    server.flush().unwrap();
+    assert_ne!(guest.rings.word(SERVER_ASLEEP).load(Ordering::SeqCst), 0, "nobody will ring");
+    let (welcome, _) = guest.read_frame(&FrameLimits::handshake()).unwrap();
+    assert_eq!(welcome.kind, FrameKind::Welcome);
+    let (message, _) = guest.read_frame(&raw::limits()).unwrap();
+    assert_eq!(message.kind, FrameKind::OneWay);
 }
 
 #[test]

@@ -362,8 +362,9 @@ impl Context {
                     self.events.push_back(Event::Drained { connection: state.handle });
                 }
                 if entry.link.unsent_bytes() > 0 {
-                    if blocked && !entry.hot {
-                        self.arm_link(key);
+                    // Room that has come meanwhile is no news to wait for.
+                    if blocked && !entry.hot && self.arm_link(key) {
+                        self.heat_link(key);
                     }
                     // A blocked link waits for the transport: while hot it is tried each turn, else the ring tells.
                     return !blocked || self.links.get(key).is_some_and(|entry| entry.hot);

@@ -108,7 +108,11 @@ impl Context {
                 self.touch_link(link_key);
             }
             (Some(_), None) => {}
-            (None, _) => self.count_waiting(),
+            (None, _) => {
+                self.count_waiting();
+                // Lending may have taken what was to wake this link.
+                self.touch_link(link_key);
+            }
         }
         Ok(RequestId { slot, sequence })
     }

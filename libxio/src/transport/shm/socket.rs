@@ -252,13 +252,14 @@ fn broken(why: &'static str) -> io::Error {
 impl ByteSocket for ShmSocket {
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize> {
         self.settle()?;
-        self.wake()?;
+        // If the sleeping word is set it stays so: who only sends does not look at what comes, and has to be rung for it.
         let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let Moved { bytes, ring } = rings.write(pieces).map_err(io::Error::other)?;
         if ring {
             self.ring()?;
         }
         if bytes == 0 {
+            self.wake()?;
             // A peer that is gone makes no room.
             if self.ended {
                 return Err(io::Error::from_raw_os_error(libc::EPIPE));
