@@ -64,8 +64,6 @@ enum Way {
     Read,
     Write,
     Fill,
-    #[value(name = "one-way")]
-    Unanswered,
 }
 
 impl From<Way> for Pattern {
@@ -75,7 +73,6 @@ impl From<Way> for Pattern {
             Way::Read => Pattern::Read,
             Way::Write => Pattern::Write,
             Way::Fill => Pattern::Fill,
-            Way::Unanswered => Pattern::OneWay,
         }
     }
 }
