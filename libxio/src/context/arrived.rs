@@ -147,7 +147,12 @@ impl Records {
     #[inline]
     pub(crate) fn give_back(&mut self, mut record: Box<Arrived>) {
         record.armed = false;
-        record.header.clear();
+        // A long header's memory is in no budget.
+        if record.header.spilled() {
+            record.header = HeaderBytes::new()
+        } else {
+            record.header.clear()
+        }
         record.data = Sgl::new();
         record.landing = Sgl::new();
         if self.spare.len() < SPARE_MAX {

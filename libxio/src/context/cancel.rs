@@ -53,6 +53,7 @@ impl Context {
     /// [`Error::StaleHandle`] when its connection has ended.
     pub fn abandon(&mut self, request: Request) -> Result<()> {
         let Request { record } = request;
+        self.check_own(&record)?;
         let (connection, id, granted) = (record.connection, record.request_id(), record.granted);
         self.records.give_back(record);
         let stale = Error::StaleHandle("connection");

@@ -111,11 +111,13 @@ pub struct Context {
     /// None on virtual time.
     ring: Option<Ring>,
     stamps: Stamps,
-    /// Time at the start of the turn.
+    /// Time of the turn, read after what has come was received.
     now: Instant,
     /// The same, in nanoseconds since the context was made: what statistics are taken from.
     now_ns: u64,
     made: Instant,
+    /// `now` was read since the application last found no event.
+    now_is_fresh: bool,
     links: Slab<LinkEntry>,
     /// Links polled every turn; exactly those whose entry says so.
     hot: Vec<Key>,
@@ -242,6 +244,7 @@ impl Context {
             now,
             now_ns: 0,
             made: now,
+            now_is_fresh: false,
             links: Slab::new(),
             hot: Vec::new(),
             dirty: Vec::new(),

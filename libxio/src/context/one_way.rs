@@ -57,6 +57,7 @@ impl Context {
     /// [`Error::StaleHandle`] when its connection has ended.
     pub fn release(&mut self, message: OneWay, receipt: Receipt) -> Result<()> {
         let OneWay { record } = message;
+        self.check_own(&record)?;
         let (connection, sequence, granted) = (record.connection, record.sequence(), record.granted);
         let wants_receipt = record.wants_receipt;
         self.records.give_back(record);

@@ -43,6 +43,9 @@ impl Context {
         request: OutgoingRequest<'_>,
         options: SendOptions,
     ) -> Result<RequestId> {
+        if !self.now_is_fresh {
+            self.look_at_clock();
+        }
         let now_ns = self.now_ns;
         let (key, state) = self.open_connection(connection)?;
         let OutgoingRequest { header, data, landing, token, idempotent } = request;
@@ -162,6 +165,7 @@ impl Context {
         options: SendOptions,
     ) -> Result<()> {
         let Request { mut record } = request;
+        self.check_own(&record)?;
         record.disarm();
         // The request's data is let go before its grant is renewed.
         record.data = Sgl::new();
@@ -169,6 +173,11 @@ impl Context {
         let outcome = self.send_response(&record, response, &options);
         self.records.give_back(record);
         outcome
+    }
+
+    /// A message is ended by the context that it came in by; another one leaves it armed, to be told when it is dropped.
+    pub(super) fn check_own(&self, record: &Arrived) -> Result<()> {
+        record.connection.key(self.number).map(drop).ok_or(Error::StaleHandle("connection"))
     }
 
     fn send_response(

@@ -28,6 +28,7 @@ impl Context {
         if !memory.is_writable() {
             return Err(Error::Unsupported("data can't land in a static buffer"));
         }
+        self.check_own(&record)?;
         // The context has it again.
         record.disarm();
         memory.truncate(record.data_length as usize);

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Posts taken per turn, so that a busy poster does not starve the links.
 const POSTS_PER_TURN: usize = 256;
-/// Looks at memory between two polling turns.
-const LOOKS: u32 = 16;
+/// Looks at memory between two polling turns, shared by the links.
+const LOOKS: usize = 16;
 /// Longest sleep while some link can only be polled, or waits for memory.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Bounds of the time between two looks at deadlines.
@@ -85,10 +85,11 @@ impl Context {
         Ok(self.events.len())
     }
 
-    /// Between two polling turns: looks for what can be seen in memory, which takes a small part of a turn. At most a
-    /// microsecond, so that a turn's other sources wait no longer than by a system call.
+    /// Between two polling turns: looks for what can be seen in memory, each time a small part of a turn. About a
+    /// microsecond in all, so that a turn's other sources wait no longer than by a system call.
     fn look_out(&mut self) {
-        for _ in 0..LOOKS {
+        let looks = LOOKS / self.hot.len().max(1);
+        for _ in 0..looks {
             std::hint::spin_loop();
             let comes = self
                 .hot
@@ -105,7 +106,10 @@ impl Context {
 
     /// The next event, if there is one.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        // Whatever the application does next may take its time.
+        self.now_is_fresh &= event.is_some();
+        event
     }
 
     /// Calls the handler for each event, until [`Context::stop`], or [`ContextHandle::stop`](crate::ContextHandle::stop).
@@ -173,6 +177,7 @@ impl Context {
 
     fn set_now(&mut self, now: Instant) {
         self.now = now;
+        self.now_is_fresh = true;
         // Enough for 584 years.
         self.now_ns = now.saturating_duration_since(self.made).as_nanos() as u64;
     }

@@ -122,7 +122,8 @@ impl<T> Fair<T> {
     pub(super) fn put_back(&mut self, lane: Lane, cost: u64, item: T) {
         let entry = &mut self.lanes[lane.0];
         entry.queue.push_front((cost, item));
-        entry.deficit += cost;
+        // No more than that: a lane that tries again and again saves nothing up.
+        entry.deficit = entry.deficit.saturating_add(cost).min(cost.max(QUANTUM_BYTES));
         self.list(lane);
     }
 
@@ -193,9 +194,9 @@ impl<T> Fair<T> {
             }
         }
         entry.begun = false;
-        if entry.queue.is_empty() {
-            entry.deficit = 0;
-        }
+        // What a lane that waits has not spent is enough for its next request, and no more.
+        entry.deficit =
+            entry.queue.front().map_or(0, |(cost, _)| entry.deficit.min((*cost).max(QUANTUM_BYTES)));
     }
 }
 
@@ -268,6 +269,24 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| fair.next()).map(|(_, _, number)| number).collect();
         assert_eq!(order, [0, 1, 2]);
         assert!(fair.is_idle());
+    }
+
+    #[test]
+    fn a_lane_that_tries_in_vain_saves_nothing_up() {
+        let mut fair = Fair::new();
+        let lanes = lanes(&mut fair, 2);
+        for _ in 0..64 {
+            fair.push(lanes[0], 16 << 10, ());
+        }
+        for _ in 0..1000 {
+            let (lane, cost, ()) = fair.next().unwrap();
+            fair.put_back(lane, cost, ());
+            fair.pause(lane);
+            fair.resume(lane);
+        }
+        fair.push(lanes[1], 4096, ());
+        let before = std::iter::from_fn(|| fair.next()).position(|(lane, ..)| lane == lanes[1]).unwrap();
+        assert!(before as u64 <= 2 * QUANTUM_BYTES / (16 << 10), "{before} requests went before");
     }
 
     #[test]

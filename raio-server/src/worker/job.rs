@@ -61,7 +61,8 @@ impl Job {
     /// What it costs in turn, in bytes.
     #[inline]
     pub(super) fn cost(&self) -> u64 {
-        BASE_COST_BYTES + self.bytes()
+        // Longer ones are refused in their turn.
+        BASE_COST_BYTES + self.bytes().min(libxio::BUFFER_LEN_MAX as u64)
     }
 
     #[inline]

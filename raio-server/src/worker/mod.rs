@@ -1,7 +1,7 @@
 //! A worker: one thread, one context, and the connections that were placed on it.
 //!
-//! Requests arrive as events and wait in [`fair::Fair`] for their turn. In its turn a request is begun (`serving.rs`):
-//! it ends at once, goes to the ring, or off the loop; its end is answered (`answering.rs`). Each turn of the loop begins
+//! Requests arrive as events. Where nobody waits one is begun as it comes, else it waits in [`fair::Fair`] for its turn.
+//! In its turn a request is begun (`serving.rs`): it ends at once, goes to the ring, or off the loop; its end is answered (`answering.rs`). Each turn of the loop begins
 //! requests for a bounded number of bytes, then lets the context send and receive. A client whose answers are not taken
 //! is left alone until they are: what the server holds for one client is bounded, whatever it asks for.
 
@@ -37,12 +37,16 @@ use std::time::{Duration, Instant};
 /// enough for a new request of another client to be seen soon.
 const TURN_BYTES: u64 = 512 << 10;
 
+/// Most bytes that one client's requests may begin in a row as they come: what others may have to wait for who came at
+/// the same moment.
+const AT_ONCE_BYTES: u64 = 256 << 10;
+
 /// Most bytes that are being read or wait to be sent for one client: two operations of the greatest length, so that one
 /// is worked at while the other is sent.
 const CLIENT_BYTES_MAX: u64 = 8 << 20;
 
 /// A client may hold no more than one part in so many of the memory that is free, so that however many clients do not
-/// take their answers, some is left for others (A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for
+/// take their answers, some is left for others; looked at after each 64 KiB of answers (A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for
 /// Shared-Memory Packet Switches", 1998).
 const FREE_MEMORY_PARTS: u64 = 4;
 
@@ -108,6 +112,8 @@ struct Worker {
     ids: Vec<ClientId>,
     /// Bytes that the present turn has begun requests for.
     spent: u64,
+    /// The client whose requests have come last, and how many bytes of them in a row.
+    at_once: (ClientId, u64),
     fair: Fair<Item>,
     pending: Table,
     postbox: Postbox,
@@ -157,6 +163,7 @@ impl Worker {
             vacant: Vec::new(),
             ids: Vec::new(),
             spent: 0,
+            at_once: (0, 0),
             fair: Fair::new(),
             pending: Table::new(),
             postbox,
@@ -169,6 +176,7 @@ impl Worker {
     fn run(&mut self) {
         loop {
             self.spent = 0;
+            self.at_once.1 = 0;
             while let Some(event) = self.context.next_event() {
                 self.handle(event);
             }

@@ -5,7 +5,9 @@ use super::client::{Client, Opened};
 use super::fair::{Kind, Lane};
 use super::job::{Item, Job};
 use super::pending::{Pending, Work};
-use super::{CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker};
+use super::{
+    AT_ONCE_BYTES, CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker,
+};
 use crate::backend::{Command, Errno, Memory, Step};
 use libxio::{Buffer, Completion, Context, Request, Sgl};
 use raio::proto::{self, Handle};
@@ -34,15 +36,26 @@ impl Worker {
         let (lane, cost) = (Lane::new(id, job.kind()), job.cost());
         if let Job::File(handle, command) = job
             && lane.kind() != Kind::Call
-            && self.spent + cost <= TURN_BYTES
+            && self.starved.is_empty()
+            && self.may_begin(id, cost)
             && self.fair.is_next(lane)
         {
             self.spent += cost;
             self.begin_at_once(Served { id, lane, cost }, request, data, handle, command);
             return;
         }
+        let Some(client) = self.clients[id].as_ref() else { return };
         let item = Item::new(request, data, job, client);
         self.fair.push(lane, cost, item);
+    }
+
+    /// Whether a client has not begun a quantum at once in this turn, nor all together a turn's worth.
+    fn may_begin(&mut self, id: ClientId, cost: u64) -> bool {
+        if self.at_once.0 != id {
+            self.at_once = (id, 0);
+        }
+        self.at_once.1 += cost;
+        self.at_once.1 <= AT_ONCE_BYTES && self.spent + cost <= TURN_BYTES
     }
 
     /// Begins a command of an open file as soon as it has come: nearly all end there, and have not been moved once.

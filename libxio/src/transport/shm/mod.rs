@@ -24,8 +24,9 @@ use identity::AllowList;
 use listener::ShmListener;
 use socket::ShmSocket;
 
-/// What a server maps of one client's memory, at most: address space, and what the client's pages that the server touches
-/// may weigh on it. A client is told, and sends through the ring what lies beyond it.
+/// What a server maps of one client's memory, at most, counted by what the client may name at a time (a region that was
+/// withdrawn stays mapped until the operations that use it have ended): address space, and pages that the server touches.
+/// A client is told, and sends through the ring what lies beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedMemoryOptions {
     /// Regions at a time. Default: 1,024, which is a pool of 1 GiB in the smallest shared chunks four times over.
