@@ -13,6 +13,22 @@ pub fn handles_of_another_context_are_refused(make: Make<'_>) {
     let (here, there) = pair.connect();
     assert!(matches!(pair.server.close(here), Err(Error::StaleHandle(_))));
     assert!(matches!(pair.client.close(there), Err(Error::StaleHandle(_))));
+    // A request that is taken to the wrong one is dropped there, which its own context hears of.
+    for token in [1, 2] {
+        pair.client.request(here, OutgoingRequest::new(b"x", token)).unwrap();
+        let request = pair.request();
+        let refused = match token {
+            1 => pair.client.respond(request, OutgoingResponse::default()),
+            _ => pair.client.abandon(request),
+        };
+        assert!(matches!(refused, Err(Error::StaleHandle(_))), "{refused:?}");
+        assert!(matches!(pair.client_event(), Event::Response { outcome: Err(Error::Unanswered), .. }));
+    }
+    // What the client's own next request leaves behind is told to the client.
+    pair.server.request(there, OutgoingRequest::new(b"y", 3)).unwrap();
+    let Event::Request(request) = pair.client_event() else { panic!() };
+    drop(request);
+    assert!(matches!(pair.server_event(), Event::Response { outcome: Err(Error::Unanswered), .. }));
 }
 
 /// Every call on a connection that has ended says so, and does nothing.
