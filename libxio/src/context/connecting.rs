@@ -5,7 +5,7 @@ use super::connection::{ConnectionState, NO_LINK, Phase, Side};
 use super::handles::Connection;
 use super::links::{LinkEntry, Role};
 use super::options::ConnectionOptions;
-use super::serving::{check_limits, check_private_data};
+use super::options::{check_limits, check_private_data};
 use super::session::{Beginning, Identity, Session};
 use crate::reactor::Key;
 use crate::transport::OutgoingFrame;

@@ -224,7 +224,7 @@ impl Context {
 
     fn build(options: ContextOptions, pinned: bool) -> Result<Context> {
         static NUMBERS: AtomicU32 = AtomicU32::new(0);
-        serving::check_limits(&options.limits)?;
+        options::check_limits(&options.limits)?;
         let ring =
             if options.clock.is_virtual() { None } else { Some(Ring::new(options.ring_entries, pinned)?) };
         let mut transports: Vec<Arc<dyn Transport>> =

@@ -2,8 +2,8 @@
 
 use super::handles::Server;
 use crate::transport::{Clock, SharedMemoryOptions, Transport};
-use crate::wire::{Limits, LoopKind};
-use crate::{PoolOptions, Uri};
+use crate::wire::{GRANT_AHEAD_MAX, Limits, LoopKind, PRIVATE_DATA_BYTES_MAX};
+use crate::{Error, PoolOptions, Result, Uri};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,4 +130,52 @@ impl Default for ServerOptions {
             join: None,
         }
     }
+}
+
+/// Greatest header that any context receives, in bytes: one must fit into the scratch memory with room to spare.
+const HEADER_BYTES_CAP: u32 = 64 << 10;
+
+pub(super) fn check_private_data(bytes: &[u8]) -> Result<()> {
+    if bytes.len() > PRIVATE_DATA_BYTES_MAX {
+        return Err(Error::LimitExceeded {
+            what: "private data in bytes",
+            value: bytes.len() as u64,
+            limit: PRIVATE_DATA_BYTES_MAX as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Limits that this library can keep.
+pub(super) fn check_limits(limits: &Limits) -> Result<()> {
+    if limits.header_bytes_max > HEADER_BYTES_CAP {
+        return Err(Error::LimitExceeded {
+            what: "greatest message header in bytes",
+            value: u64::from(limits.header_bytes_max),
+            limit: u64::from(HEADER_BYTES_CAP),
+        });
+    }
+    if limits.window_bytes > GRANT_AHEAD_MAX {
+        return Err(Error::LimitExceeded {
+            what: "window in bytes",
+            value: limits.window_bytes,
+            limit: GRANT_AHEAD_MAX,
+        });
+    }
+    if limits.window_bytes < u64::from(limits.data_bytes_max) {
+        return Err(Error::LimitExceeded {
+            what: "greatest message data in bytes (the window has to hold one)",
+            value: u64::from(limits.data_bytes_max),
+            limit: limits.window_bytes,
+        });
+    }
+    let data_cap = (crate::SGL_PIECES_MAX * crate::BUFFER_LEN_MAX) as u64;
+    if u64::from(limits.data_bytes_max) > data_cap {
+        return Err(Error::LimitExceeded {
+            what: "greatest message data in bytes",
+            value: u64::from(limits.data_bytes_max),
+            limit: data_cap,
+        });
+    }
+    Ok(())
 }

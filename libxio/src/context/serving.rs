@@ -6,13 +6,12 @@ use super::event::{AcceptOptions, ConnectionRequest, Event, Offer};
 use super::handle::Post;
 use super::handles::{Connection, Server};
 use super::links::{LinkEntry, Role};
-use super::options::ServerOptions;
+use super::options::{ServerOptions, check_limits, check_private_data};
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
-    FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, FrameLimits, GRANT_AHEAD_MAX, Goodbye, Hello,
-    PRIVATE_DATA_BYTES_MAX, REDIRECT_BYTES_MAX, Refusal, RejectReason, SessionId, VERSION, VERSION_MIN,
-    Violation, Welcome,
+    FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, REDIRECT_BYTES_MAX,
+    Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
 };
 use crate::{Error, Result, Sgl, Uri, sys};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,8 +23,6 @@ use std::time::{Duration, Instant};
 const ACCEPTS_PER_TURN: usize = 64;
 /// Time for a refusal or a goodbye to get out before the link is cut.
 pub(super) const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// Greatest header that any context receives, in bytes: one must fit into the scratch memory with room to spare.
-pub(super) const HEADER_BYTES_CAP: u32 = 64 << 10;
 
 /// A listening address of a context.
 #[derive(Debug)]
@@ -587,49 +584,4 @@ impl Context {
         let offer = Offer { context: self.number, server, link, hello, peer, is_local, session };
         self.events.push_back(Event::ConnectionRequest(ConnectionRequest { offer: Box::new(offer) }));
     }
-}
-
-pub(super) fn check_private_data(bytes: &[u8]) -> Result<()> {
-    if bytes.len() > PRIVATE_DATA_BYTES_MAX {
-        return Err(Error::LimitExceeded {
-            what: "private data in bytes",
-            value: bytes.len() as u64,
-            limit: PRIVATE_DATA_BYTES_MAX as u64,
-        });
-    }
-    Ok(())
-}
-
-/// Limits that this library can keep.
-pub(super) fn check_limits(limits: &crate::wire::Limits) -> Result<()> {
-    if limits.header_bytes_max > HEADER_BYTES_CAP {
-        return Err(Error::LimitExceeded {
-            what: "greatest message header in bytes",
-            value: u64::from(limits.header_bytes_max),
-            limit: u64::from(HEADER_BYTES_CAP),
-        });
-    }
-    if limits.window_bytes > GRANT_AHEAD_MAX {
-        return Err(Error::LimitExceeded {
-            what: "window in bytes",
-            value: limits.window_bytes,
-            limit: GRANT_AHEAD_MAX,
-        });
-    }
-    if limits.window_bytes < u64::from(limits.data_bytes_max) {
-        return Err(Error::LimitExceeded {
-            what: "greatest message data in bytes (the window has to hold one)",
-            value: u64::from(limits.data_bytes_max),
-            limit: limits.window_bytes,
-        });
-    }
-    let data_cap = (crate::SGL_PIECES_MAX * crate::BUFFER_LEN_MAX) as u64;
-    if u64::from(limits.data_bytes_max) > data_cap {
-        return Err(Error::LimitExceeded {
-            what: "greatest message data in bytes",
-            value: u64::from(limits.data_bytes_max),
-            limit: data_cap,
-        });
-    }
-    Ok(())
 }

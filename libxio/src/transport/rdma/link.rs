@@ -1,13 +1,15 @@
 //! A link over one reliable connection: set up by rdma_cm without blocking, then frames by [`Sending`] and
 //! [`Receiving`].
 
+mod connecting;
+
 use super::Shared;
 use super::cm::{CmEvent, CmEventKind, CmId, ConnectParameters};
 use super::credit::Credits;
 use super::domain::{Identity, MESSAGE_BYTES};
 use super::endpoint::{Done, Endpoint};
 use super::events::DeviceWatch;
-use super::message::{BadGreeting, Greeting, MessageHead, MessageKind};
+use super::message::{Greeting, MessageHead, MessageKind};
 use super::receiving::Receiving;
 use super::registration::KeyCache;
 use super::sending::Sending;
@@ -171,153 +173,6 @@ impl RdmaLink {
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let data = epoll::EventData::new_u64(0);
         Ok(epoll::add(&self.descriptors, fd, data, epoll::EventFlags::IN)?)
-    }
-
-    /// Tries the next address; without one, fails with this errno value.
-    fn resolve_next(&mut self, mut failure: i32) -> io::Result<()> {
-        while let Some(address) = self.untried.pop_front() {
-            let started = CmId::new().and_then(|id| {
-                id.resolve_address(self.source, address, RESOLVE_TIME)?;
-                Ok(id)
-            });
-            match started {
-                Ok(id) => {
-                    self.id = id;
-                    self.phase = Phase::Resolving;
-                    return self.wait_for(self.id.fd());
-                }
-                Err(cause) => failure = cause.raw_os_error().unwrap_or(libc::EIO),
-            }
-        }
-        Err(io::Error::from_raw_os_error(failure))
-    }
-
-    /// Makes the queue pair, once the device is known.
-    fn open(&mut self, identity: Identity) -> io::Result<()> {
-        let device = self.id.device().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let port = self.id.port();
-        let domain = self.shared.domains.get(device, port, identity, &self.shared.options)?;
-        let watch = DeviceWatch::new(device, port);
-        let endpoint = Endpoint::new(&self.id, domain)?;
-        let completions = endpoint.completion_fd();
-        self.endpoint = Some(endpoint);
-        self.watch = Some(watch);
-        self.wait_for(Some(completions))?;
-        self.wait_for(Some(device.async_fd()))
-    }
-
-    fn greeting(&self) -> Greeting {
-        let credits = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
-        Greeting { credits, message_bytes: MESSAGE_BYTES as u32 }
-    }
-
-    /// The peer has said what it takes.
-    fn greeted(&mut self, greeting: Greeting) {
-        let window = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
-        self.credits = Some(Credits::new(window, greeting.credits));
-        self.message_bytes = MESSAGE_BYTES.min(greeting.message_bytes as usize);
-    }
-
-    /// The route is known: connect.
-    fn start_connecting(&mut self) -> io::Result<()> {
-        let server =
-            self.id.peer_address().ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))?;
-        self.id.set_ack_timeout(ACK_TIMEOUT_EXPONENT);
-        self.open(Identity::Server(server.ip()))?;
-        let own = self.greeting().encode();
-        let limits = self.endpoint.as_ref().map(|endpoint| endpoint.domain().limits);
-        self.id.connect(&ConnectParameters {
-            private_data: &own,
-            initiator_depth: limits.map_or(0, |limits| limits.reads_started_max.min(READS_MAX)),
-            responder_resources: limits.map_or(0, |limits| limits.reads_served_max.min(READS_MAX)),
-            retry_count: RETRY_COUNT,
-        })?;
-        self.phase = Phase::Connecting;
-        Ok(())
-    }
-
-    /// Takes what rdma_cm and the device have to say.
-    fn check_events(&mut self) {
-        loop {
-            match self.id.next_event() {
-                Ok(Some(event)) => self.cm_event(&event),
-                Ok(None) => break,
-                Err(cause) => {
-                    self.die(LinkError::Failed(errno(&cause)));
-                    break;
-                }
-            }
-        }
-        if let Some(errno) = self.watch.as_ref().and_then(DeviceWatch::check) {
-            self.die(LinkError::Failed(errno));
-        }
-    }
-
-    fn cm_event(&mut self, event: &CmEvent) {
-        let done = match (event.kind, self.phase) {
-            (CmEventKind::AddressResolved, Phase::Resolving) => {
-                self.phase = Phase::Routing;
-                self.id.resolve_route(RESOLVE_TIME)
-            }
-            (CmEventKind::RouteResolved, Phase::Routing) => self.start_connecting(),
-            (CmEventKind::Established, Phase::Connecting) => match Greeting::decode(&event.private_data) {
-                Ok(greeting) => {
-                    self.greeted(greeting);
-                    self.phase = Phase::Established;
-                    self.untried.clear();
-                    Ok(())
-                }
-                Err(_) => Err(io::Error::from_raw_os_error(libc::EPROTO)),
-            },
-            (CmEventKind::Established, Phase::Accepting) => {
-                self.phase = Phase::Established;
-                Ok(())
-            }
-            (CmEventKind::AddressError | CmEventKind::RouteError, _) => {
-                self.try_next(failure_of(event.status, libc::EHOSTUNREACH))
-            }
-            (CmEventKind::Unreachable | CmEventKind::ConnectError, _) => {
-                self.try_next(failure_of(event.status, libc::ETIMEDOUT))
-            }
-            (CmEventKind::Rejected, _) => {
-                let errno = match Greeting::decode(&event.private_data) {
-                    Err(BadGreeting::Version(_)) => libc::EPROTONOSUPPORT,
-                    _ => libc::ECONNREFUSED,
-                };
-                self.try_next(errno)
-            }
-            (CmEventKind::Disconnected, _) => {
-                self.die(LinkError::Ended);
-                Ok(())
-            }
-            (CmEventKind::DeviceRemoved, _) => {
-                if let Some(watch) = &self.watch {
-                    watch.removed();
-                }
-                self.die(LinkError::Failed(libc::ENODEV));
-                Ok(())
-            }
-            (CmEventKind::AddressChanged, _) => {
-                self.die(LinkError::Failed(libc::ENETRESET));
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        if let Err(cause) = done {
-            self.die(LinkError::Failed(errno(&cause)));
-        }
-    }
-
-    /// This address did not work: the next one, where the host has more.
-    fn try_next(&mut self, errno: i32) -> io::Result<()> {
-        if let Some(endpoint) = self.endpoint.take() {
-            endpoint.stop(&self.id, Vec::new());
-        }
-        let watch = self.watch.take();
-        let outcome = self.resolve_next(errno);
-        // The identifier before was of its device.
-        drop(watch);
-        outcome
     }
 
     fn die(&mut self, error: LinkError) {
