@@ -6,8 +6,8 @@
 use hdrhistogram::Histogram;
 use libxio::{
     AcceptOptions, Connection, ConnectionOptions, Context, ContextOptions, Error, Event, Landing,
-    OutgoingRequest, OutgoingResponse, PinnedContext, Result, ServerOptions, Session, Statistics,
-    StatisticsSnapshot, Uri,
+    OutgoingOneWay, OutgoingRequest, OutgoingResponse, PinnedContext, Receipt, Result, ServerOptions,
+    Session, Statistics, StatisticsSnapshot, Uri,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -22,6 +22,12 @@ const WRITE: &[u8] = b"write";
 
 /// Header of a request that is answered without data, once every byte of its own was read.
 const FILL: &[u8] = b"fill";
+/// Header of a request for the number of one-way messages that have arrived, as eight bytes in the answer's header.
+const COUNT: &[u8] = b"count";
+
+/// One-way messages between two looks at what has come: few enough that acknowledgements are seen in time.
+const ONE_WAY_BURST: u32 = 64;
+
 /// Which way the data goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
@@ -33,6 +39,8 @@ pub enum Pattern {
     Write,
     /// To the server; each byte is written before, and read there.
     Fill,
+    /// To the server in messages without an answer; their number is asked for in the end.
+    OneWay,
 }
 
 impl Pattern {
@@ -42,6 +50,7 @@ impl Pattern {
             Pattern::Read => READ,
             Pattern::Write => WRITE,
             Pattern::Fill => FILL,
+            Pattern::OneWay => &[],
         }
     }
 
@@ -53,6 +62,7 @@ impl Pattern {
             Pattern::Read => "read",
             Pattern::Write => "write",
             Pattern::Fill => "fill",
+            Pattern::OneWay => "one-way",
         }
     }
 }
@@ -103,10 +113,15 @@ pub fn serve(uri: &Uri, options: ContextOptions, ready: impl FnOnce(Uri, &Contex
     let mut context = PinnedContext::new(options)?;
     let server = context.listen(uri, ServerOptions::default())?;
     ready(context.local_uri(server)?, &context);
-    context.run(|context, event| {
+    let mut one_way = 0;
+    context.run(move |context, event| {
         let answered = match event {
             Event::ConnectionRequest(request) => context.accept(request, AcceptOptions::new()).map(|_| ()),
-            Event::Request(request) => answer(context, request),
+            Event::Request(request) => answer(context, request, one_way),
+            Event::OneWay(message) => {
+                one_way += 1;
+                context.release(message, Receipt::Accepted)
+            }
             _ => Ok(()),
         };
         // The client may be gone; what it asked is gone with it.
@@ -116,7 +131,9 @@ pub fn serve(uri: &Uri, options: ContextOptions, ready: impl FnOnce(Uri, &Contex
     })
 }
 
-fn answer(context: &mut Context, mut request: libxio::Request) -> Result<()> {
+fn answer(context: &mut Context, mut request: libxio::Request, one_way: u64) -> Result<()> {
+    let count = one_way.to_le_bytes();
+    let mut header = &[][..];
     let data = match request.header() {
         ECHO => request.take_data(),
         READ => context.pool().take_list(request.room() as usize)?,
@@ -125,9 +142,13 @@ fn answer(context: &mut Context, mut request: libxio::Request) -> Result<()> {
             std::hint::black_box(request.data().crc32c());
             libxio::Sgl::new()
         }
+        COUNT => {
+            header = &count;
+            libxio::Sgl::new()
+        }
         _ => libxio::Sgl::new(),
     };
-    context.respond(request, OutgoingResponse { header: &[], data })
+    context.respond(request, OutgoingResponse { header, data })
 }
 
 /// A connection to a server of [`serve`].
@@ -160,6 +181,9 @@ impl Client {
     /// # Errors
     /// The connection is lost.
     pub fn run(&mut self, load: Load, server: Option<&Arc<Statistics>>) -> Result<Found> {
+        if load.pattern == Pattern::OneWay {
+            return self.run_one_way(load);
+        }
         let mut run = Run::new(load);
         for _ in 0..load.depth {
             self.send(&mut run)?;
@@ -204,6 +228,81 @@ impl Client {
             server: before.1.zip(server).map(|(before, after)| difference(&before, &after)),
             latency_ns: run.latency_ns,
         })
+    }
+
+    /// Sends messages as fast as the server takes them; they count when it says that they have arrived.
+    fn run_one_way(&mut self, load: Load) -> Result<Found> {
+        let first = self.arrived()?;
+        let begun = Instant::now();
+        let (mut sent, mut warm) = (0_u64, None);
+        let before = self.context.statistics().snapshot();
+        loop {
+            let mut has_room = true;
+            for _ in 0..ONE_WAY_BURST {
+                let data = self.context.pool().take_list(load.size as usize)?;
+                let message = OutgoingOneWay { data, ..OutgoingOneWay::default() };
+                match self.context.send(self.connection, message) {
+                    Ok(()) => sent += 1,
+                    Err(Error::OneWayExhausted(_)) => {
+                        has_room = false;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            // Who was turned away is told when there is room again.
+            self.context.wait(has_room.then_some(Duration::ZERO))?;
+            while let Some(event) = self.context.next_event() {
+                if let Event::Closed { reason, .. } = event {
+                    return Err(reason);
+                }
+            }
+            let now = Instant::now();
+            let (warm_sent, from) = match warm {
+                None if now - begun >= load.time / 10 => *warm.insert((sent, now)),
+                None => continue,
+                Some(warm) => warm,
+            };
+            if now - from < load.time && sent - warm_sent < load.messages_max {
+                continue;
+            }
+            let arrived = self.arrived()? - first;
+            if arrived != sent {
+                return Err(Error::LimitExceeded {
+                    what: "messages that arrived",
+                    value: arrived,
+                    limit: sent,
+                });
+            }
+            return Ok(Found {
+                load,
+                messages: sent - warm_sent,
+                time: from.elapsed(),
+                latency_ns: histogram(),
+                client: difference(&before, &self.context.statistics().snapshot()),
+                server: None,
+            });
+        }
+    }
+
+    /// Asks how many one-way messages have arrived. Messages and requests of a connection arrive in order.
+    fn arrived(&mut self) -> Result<u64> {
+        self.context.request(self.connection, OutgoingRequest::new(COUNT, 0))?;
+        loop {
+            self.context.wait(None)?;
+            while let Some(event) = self.context.next_event() {
+                match event {
+                    Event::Response { outcome, .. } => {
+                        let header = outcome?.header;
+                        let bytes =
+                            header.first_chunk().ok_or(Error::Unsupported("a server of another version"))?;
+                        return Ok(u64::from_le_bytes(*bytes));
+                    }
+                    Event::Closed { reason, .. } => return Err(reason),
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn send(&mut self, run: &mut Run) -> Result<()> {

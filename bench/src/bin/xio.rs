@@ -64,6 +64,8 @@ enum Way {
     Read,
     Write,
     Fill,
+    #[value(name = "one-way")]
+    Unanswered,
 }
 
 impl From<Way> for Pattern {
@@ -73,6 +75,7 @@ impl From<Way> for Pattern {
             Way::Read => Pattern::Read,
             Way::Write => Pattern::Write,
             Way::Fill => Pattern::Fill,
+            Way::Unanswered => Pattern::OneWay,
         }
     }
 }

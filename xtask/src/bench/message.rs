@@ -120,8 +120,9 @@ impl Talk {
 pub(crate) fn section(talks: &[Talk], place: &Place) -> (String, String) {
     let mut text = String::from(
         "One side sends from one core, the other receives on the other core. UCX tells latencies one way: they are \
-         doubled here. Messages of libxio are requests that are answered without data; those of 1 MiB are filled by the \
-         sender and read by the receiver byte by byte, which is more than UCX and iperf3 do.\n\n",
+         doubled here. The 8 B messages of libxio are one-way, and their number is asked for in the end; those of 1 MiB \
+         are requests, four at a time, filled by the sender and read by the receiver byte by byte, which is more than UCX \
+         and iperf3 do.\n\n",
     );
     talks.iter().for_each(|talk| talk.table(&mut text, place));
     ("Messages, side by side".to_owned(), text)

@@ -121,7 +121,7 @@ fn xio(transport: &Transport, exchange: Exchange, place: &Place) -> Result<Measu
 fn xio_client(exchange: Exchange, place: &Place, uri: &str) -> Command {
     let (pattern, depth) = match exchange {
         Exchange::RoundTrip => ("echo", "1"),
-        Exchange::Small => ("write", "256"),
+        Exchange::Small => ("one-way", "1"),
         Exchange::Large => ("fill", "4"),
     };
     let mut command = place.ours("xio", CLIENT_CORE);
