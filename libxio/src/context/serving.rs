@@ -348,7 +348,8 @@ impl Context {
         Ok(handle)
     }
 
-    /// Rejects a connection, with a reason and up to [`PRIVATE_DATA_BYTES_MAX`] bytes for the client's application.
+    /// Rejects a connection, with a reason and up to [`PRIVATE_DATA_BYTES_MAX`](crate::wire::PRIVATE_DATA_BYTES_MAX)
+    /// bytes for the client's application.
     ///
     /// # Errors
     /// [`Error::StaleHandle`] when the client has gone, or its time was over; [`Error::LimitExceeded`].
