@@ -173,6 +173,36 @@ fn one_sided_operations_copy_once() {
 }
 
 /// The owner looks at key, bounds and permission of what is copied in place, too.
+/// However much a peer asks for at once, other connections have their turn after a bounded part of it.
+#[test]
+fn one_sided_operations_are_copied_a_part_in_each_turn() {
+    const LENGTH: u32 = 1 << 20;
+    const READS: u64 = 16;
+    let mut pair = pair();
+    let (here, there) = pair.connect();
+    let exposed = Region::allocate(LENGTH as usize, false).unwrap();
+    let remote = pair.server.expose(there, &exposed, 0, LENGTH as usize, Access::READ).unwrap();
+    // The pool's memory is handed over by the first ones.
+    for _ in 0..2 {
+        for token in 0..READS {
+            let (landing, options) = (Landing::Pool(LENGTH), SendOptions::default());
+            pair.client.remote_read(here, &remote, 0, landing, token, options).unwrap();
+        }
+        pair.client.flush().unwrap();
+        let mut copied = pair.server.statistics().snapshot().bytes_copied;
+        let begun = copied;
+        pair.until("the answers", |pair| {
+            let now = pair.server.statistics().snapshot().bytes_copied;
+            // What one receive may copy, and one operation more; `until` gives each side one turn.
+            assert!(now - copied <= 3 << 20, "{} bytes in one turn", now - copied);
+            copied = now;
+            pair.client_events.len() == READS as usize
+        });
+        pair.client_events.clear();
+        assert_eq!(pair.server.statistics().snapshot().bytes_copied - begun, READS * u64::from(LENGTH));
+    }
+}
+
 #[test]
 fn one_sided_operations_in_place_are_checked_by_the_owner() {
     let mut pair = pair();

@@ -29,6 +29,10 @@ pub(super) const NO_LINK: Key = Key { index: u32::MAX, generation: u32::MAX };
 /// reading the answers would otherwise fill our memory with them.
 const CONTROL_ANSWERS_EXTRA: u32 = 64;
 
+/// Bytes that one-sided operations of a peer may copy in one receive, and one operation more, so that the other
+/// connections have their turn: as much as one send takes.
+const COPY_BYTES_MAX: usize = 2 << 20;
+
 /// Everything of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
@@ -280,6 +284,8 @@ pub(crate) struct ConnectionSink<'a> {
     pub now: Instant,
     pub now_ns: u64,
     pub keepalive_limit: Duration,
+    /// Bytes that one-sided operations have copied in this receive.
+    pub copied: usize,
     /// Set when the connection is over.
     pub ended: Option<Error>,
     /// Set when the server sends us elsewhere: the uri and its private data.
@@ -485,6 +491,10 @@ impl Sink for ConnectionSink<'_> {
             kind => return Err(Violation::UnexpectedKind(kind as u8)),
         }
         Ok(None)
+    }
+
+    fn has_enough(&self) -> bool {
+        self.copied >= COPY_BYTES_MAX
     }
 
     fn frame_sent(&mut self, sent: SentFrame, data: Sgl) {

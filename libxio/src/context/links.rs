@@ -194,6 +194,7 @@ impl Context {
             now: self.now,
             now_ns: self.now_ns,
             keepalive_limit: self.options.keepalive,
+            copied: 0,
             ended: None,
             redirected: None,
         };
@@ -332,6 +333,7 @@ impl Context {
                     now: self.now,
                     now_ns: self.now_ns,
                     keepalive_limit: self.options.keepalive,
+                    copied: 0,
                     ended: None,
                     redirected: None,
                 };

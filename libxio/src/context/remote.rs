@@ -196,7 +196,8 @@ impl ConnectionSink<'_> {
     }
 
     /// Bytes were copied between exposed memory and the peer's.
-    fn count_copy(&self, bytes: usize) {
+    fn count_copy(&mut self, bytes: usize) {
+        self.copied += bytes;
         self.statistics.bytes_copied.add(bytes as u64);
         self.statistics.bytes_in_place.add(bytes as u64);
     }

@@ -18,8 +18,10 @@ pub(crate) use buffer::zeros_memory;
 pub use buffer::{Buffer, zeros};
 pub(crate) use peer::{PeerHold, PeerMemory};
 pub use pool::{BUFFER_LEN_MAX, Pool, PoolOptions};
+pub(crate) use region::PAGE_BYTES;
 pub use region::Region;
-pub(crate) use region::{PAGE_BYTES, WeakRegion};
+#[cfg(feature = "rdma")]
+pub(crate) use region::WeakRegion;
 #[cfg(feature = "rdma")]
 pub(crate) use region::{RegionWatcher, watch_regions};
 pub(crate) use sgl::RawEntries;

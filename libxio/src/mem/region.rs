@@ -11,8 +11,10 @@ use crate::{Error, Result};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
+#[cfg(feature = "rdma")]
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 #[cfg(feature = "rdma")]
 use std::sync::{Mutex, PoisonError};
 
@@ -47,9 +49,11 @@ enum Origin {
 }
 
 /// A region, if it still lives.
+#[cfg(feature = "rdma")]
 #[derive(Debug, Clone)]
 pub(crate) struct WeakRegion(Weak<Mapping>);
 
+#[cfg(feature = "rdma")]
 impl WeakRegion {
     pub(crate) fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
@@ -146,6 +150,7 @@ impl Region {
         self.inner.number
     }
 
+    #[cfg(feature = "rdma")]
     pub(crate) fn downgrade(&self) -> WeakRegion {
         WeakRegion(Arc::downgrade(&self.inner))
     }

@@ -242,6 +242,11 @@ pub trait Sink {
         landing: Sgl,
     ) -> std::result::Result<Option<FrameLimits>, Violation>;
 
+    /// Whether the frames of this receive have cost as much as one turn may: what follows is left for the next.
+    fn has_enough(&self) -> bool {
+        false
+    }
+
     /// The last byte of a frame is with the transport, which does not touch its data any more.
     fn frame_sent(&mut self, sent: SentFrame, data: Sgl);
 }

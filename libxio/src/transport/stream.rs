@@ -54,6 +54,8 @@ pub struct Stream<S> {
     state: Receiving,
     /// Received and not parsed: part of a head and header, or what came behind data that found no memory.
     stash: Vec<u8>,
+    /// The stash holds whole frames: the last receive had brought enough for a turn.
+    paused: bool,
     discarding: bool,
     fenced: bool,
 }
@@ -102,6 +104,7 @@ impl<S: ByteSocket> Stream<S> {
             unsent: 0,
             state: Receiving::Head,
             stash: Vec::new(),
+            paused: false,
             discarding: false,
             fenced: false,
         }
@@ -138,6 +141,10 @@ impl<S: ByteSocket> Stream<S> {
     fn parse(&mut self, mut bytes: &[u8], sink: &mut dyn Sink, frames: &mut usize) -> Result<(), LinkError> {
         loop {
             match &mut self.state {
+                Receiving::Head if sink.has_enough() => {
+                    self.paused = !bytes.is_empty();
+                    break;
+                }
                 Receiving::Head => {
                     let Some((head_bytes, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else {
                         break;
@@ -452,8 +459,17 @@ impl<S: ByteSocket> Link for Stream<S> {
         if self.fenced {
             return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: false });
         }
+        if std::mem::take(&mut self.paused) {
+            let stash = std::mem::take(&mut self.stash);
+            self.parse(&stash, sink, &mut frames)?;
+            let stalled = matches!(self.state, Receiving::Stalled { .. });
+            return Ok(Received { bytes: stash.len(), frames, progress: true, stalled });
+        }
         if !self.retry_stalled(sink, &mut frames)? {
             return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: true });
+        }
+        if self.paused {
+            return Ok(Received { bytes: 0, frames, progress: true, stalled: false });
         }
         // The stash (less than one head and header) goes in front of what comes.
         let stashed = self.stash.len();
@@ -505,7 +521,7 @@ impl<S: ByteSocket> Link for Stream<S> {
 
     fn has_arrived(&self) -> Option<bool> {
         // A stalled frame has come already: what it waits for is memory.
-        self.socket.has_arrived()
+        if self.paused { Some(true) } else { self.socket.has_arrived() }
     }
 
     fn readiness(&self) -> Option<RawFd> {
@@ -513,6 +529,9 @@ impl<S: ByteSocket> Link for Stream<S> {
     }
 
     fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
+        if self.paused && reads {
+            return Armed::Ready;
+        }
         self.socket.arm(reads, blocked)
     }
 
@@ -585,6 +604,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             self.unsent = 0;
             self.stash = Vec::new();
             self.state = Receiving::Head;
+            self.paused = false;
         }
     }
 }

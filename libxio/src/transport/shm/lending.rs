@@ -3,11 +3,11 @@
 
 use super::SharedMemoryOptions;
 use super::message::{Message, send};
-use crate::mem::{PeerHold, PeerMemory, WeakRegion};
+use crate::mem::{PeerHold, PeerMemory};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Region};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The client's side: its regions that the server has mapped.
 #[derive(Debug, Default)]
@@ -27,7 +27,8 @@ struct Known {
     memfd: u64,
     number: u32,
     length: u64,
-    alive: WeakRegion,
+    /// Gone with its region, or with the last page that lies in it.
+    alive: Weak<OwnedFd>,
 }
 
 impl Lender {
@@ -79,16 +80,17 @@ impl Lender {
         send(socket, Message::Region { number, length }, Some(memfd.as_fd())).ok()?;
         self.next = next;
         self.bytes += length;
-        self.known.insert(at, Known { memfd: memfd_number, number, length, alive: region.downgrade() });
+        self.known.insert(at, Known { memfd: memfd_number, number, length, alive: Arc::downgrade(&memfd) });
         Some(number)
     }
 
-    /// Takes back the numbers of regions that are gone; true if there were some.
+    /// Takes back the numbers of memfds that are gone; true if there were some.
     fn withdraw_dead(&mut self, socket: BorrowedFd<'_>) -> bool {
         let before = self.known.len();
         self.known.retain(|known| {
             let Known { number, length, .. } = *known;
-            let gone = known.alive.is_gone() && send(socket, Message::Withdraw { number }, None).is_ok();
+            let gone =
+                known.alive.strong_count() == 0 && send(socket, Message::Withdraw { number }, None).is_ok();
             if gone {
                 self.bytes -= length;
             }
