@@ -103,7 +103,7 @@ pub fn table() -> NonNull<sys::fio_option> {
             c"Polling time",
             c"Longest time in microseconds that a wait polls before it sleeps; 0 never polls",
             offset_of!(Options, polling_us),
-            (0, 1_000_000, c"50"),
+            (0, 1_000_000, c"100"),
         ),
         number(
             c"keepalive_ms",

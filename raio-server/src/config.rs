@@ -64,7 +64,7 @@ impl Default for Config {
             exports: Vec::new(),
             threads: 0,
             cpus: Vec::new(),
-            polling_timeout: Duration::from_micros(50),
+            polling_timeout: Duration::from_micros(100),
             keepalive: Duration::from_secs(10),
             lease: Duration::from_secs(600),
             connections_max: 16_384,

@@ -18,7 +18,7 @@ pub enum Transport {
 /// Options of a connection to a server.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Longest time that a wait polls before it sleeps; zero never polls. Default: 50 us.
+    /// Longest time that a wait polls before it sleeps; zero never polls. Default: 100 us.
     pub polling_timeout: Duration,
     /// Silence after which the server is given up, counted while a call waits for it. Default: 10 s.
     pub keepalive: Duration,
@@ -37,7 +37,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
-            polling_timeout: Duration::from_micros(50),
+            polling_timeout: Duration::from_micros(100),
             keepalive: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             crc: false,

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct ContextOptions {
     /// Longest time a turn polls without sleeping when nothing happens; zero never polls. It adapts: while waiting is
-    /// usually longer than this, the context sleeps at once. Default: 50 us.
+    /// usually longer than this, the context sleeps at once. Default: 100 us, about what a sleep and a wake cost.
     pub polling_timeout: Duration,
     /// Entries of the submission ring; more operations in flight are queued. Default: 256.
     pub ring_entries: u32,
@@ -63,7 +63,7 @@ pub const REPLAY_BYTES_MAX_DEFAULT: u32 = 256;
 impl Default for ContextOptions {
     fn default() -> Self {
         ContextOptions {
-            polling_timeout: Duration::from_micros(50),
+            polling_timeout: Duration::from_micros(100),
             ring_entries: 256,
             pool: PoolOptions::default(),
             limits: Limits {

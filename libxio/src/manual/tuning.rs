@@ -3,7 +3,7 @@
 //! # Latency: polling
 //!
 //! Being woken costs 40 to 90 us on a small virtual machine, more than everything else together. A context polls for
-//! [`polling_timeout`](crate::ContextOptions::polling_timeout) (50 us) before it sleeps, and stops polling by itself while
+//! [`polling_timeout`](crate::ContextOptions::polling_timeout) (100 us) before it sleeps, and stops polling by itself while
 //! waits are usually longer. Set it to the pause that you want to bridge; zero for a context that shares its core.
 //! `spins_won` and `sleeps` in the [statistics](crate::StatisticsSnapshot) tell how often it paid.
 //!

@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     /// CPUs that the workers are bound to, as a hexadecimal mask
     #[arg(short, long, value_name = "MASK", value_parser = cpu_mask)]
     cpumask: Option<Cpus>,
-    /// Longest time in microseconds that a worker polls before it sleeps; 0 never polls [default: 50]
+    /// Longest time in microseconds that a worker polls before it sleeps; 0 never polls [default: 100]
     #[arg(long, value_name = "US")]
     polling_us: Option<u64>,
     /// Connections at a time for each address [default: 16384]

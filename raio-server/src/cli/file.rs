@@ -23,7 +23,7 @@ listen = ["tcp://127.0.0.1:5555"]
 # cpus = []
 
 # Longest time in microseconds that a worker polls before it sleeps; 0 never polls.
-# polling_us = 50
+# polling_us = 100
 
 # Seconds of silence after which a client is given up.
 # keepalive = 10

@@ -46,7 +46,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = size::seconds)]
     timeout: Duration,
     /// Longest time in microseconds that a wait polls before it sleeps; 0 never polls
-    #[arg(long, global = true, default_value_t = 50, value_name = "US")]
+    #[arg(long, global = true, default_value_t = 100, value_name = "US")]
     polling_us: u64,
     /// Checksums over all that travels, if the server has them too
     #[arg(long, global = true)]
