@@ -194,17 +194,6 @@ impl Sgl {
         one.into_iter().chain(many)
     }
 
-    /// The buffer, where the list is just one.
-    ///
-    /// # Errors
-    /// The list itself, where it is not.
-    pub fn into_single(self) -> std::result::Result<Buffer, Sgl> {
-        match self.pieces {
-            Pieces::One(piece) => Ok(piece),
-            pieces => Err(Sgl { pieces }),
-        }
-    }
-
     /// Keeps the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         match &mut self.pieces {
