@@ -4,7 +4,7 @@
 use conformance::{Fabric, Pair};
 use libxio::{
     AcceptOptions, Access, Connection, Event, Incoming, Landing, OneWay, OutgoingOneWay, OutgoingRequest,
-    OutgoingResponse, Receipt, Region, RemoteRegion, Request, SendOptions, Session, Sgl,
+    OutgoingResponse, Pool, Receipt, Region, RemoteRegion, Request, SendOptions, Session, Sgl,
 };
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,11 @@ const ROUND: Duration = Duration::from_secs(2);
 const WARM_ROUNDS: usize = 8;
 /// What may come on top afterwards: the allocator's own coming and going.
 const GROWTH_BYTES_MAX: usize = 16 << 20;
+/// What both pools may have taken from the system: most data is in flight in the busiest moment of all rounds, which
+/// may be a late one.
+const POOL_BYTES_MAX: usize = 256 << 20;
+/// A socket that the peer has given up closes a moment after its connection.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// SplitMix64 (G. Steele, D. Lea, C. Flood, 2014).
 struct Random(u64);
@@ -209,10 +214,39 @@ impl Soak {
         self.connections.clear();
         self.pair.assert_nothing_left();
     }
-}
 
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    fn pools(&self) -> [&Pool; 2] {
+        [self.pair.client.pool(), self.pair.server.pool()]
+    }
+
+    /// What is open apart from the memory of the pools, in order.
+    fn descriptors(&self) -> Vec<String> {
+        let mut kept: usize = self.pools().iter().map(|pool| pool.regions_kept()).sum();
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut names: Vec<_> = files
+            .map(|file| std::fs::read_link(file.unwrap().path()).unwrap_or_default().display().to_string())
+            .filter(|name| {
+                let of_pool = kept > 0 && name.starts_with("/memfd:libxio");
+                kept -= usize::from(of_pool);
+                !of_pool
+            })
+            .collect();
+        assert_eq!(kept, 0, "a pool counts regions that have no descriptor");
+        names.sort();
+        names
+    }
+
+    /// Goes on until as many descriptors are open as before, or too much time has passed.
+    fn settle(&mut self, before: &[String]) -> Vec<String> {
+        let started = Instant::now();
+        loop {
+            let now = self.descriptors();
+            if now.len() == before.len() || started.elapsed() > SETTLE {
+                return now;
+            }
+            self.step();
+        }
+    }
 }
 
 fn resident_bytes() -> usize {
@@ -239,15 +273,17 @@ fn memory_and_descriptors_stay_flat() {
         }
         soak.end_round();
         rounds += 1;
-        let now = (descriptors(), resident_bytes());
-        if rounds == WARM_ROUNDS {
-            warm = Some(now);
-        }
-        if let Some((descriptors, resident)) = warm {
-            assert_eq!(now.0, descriptors, "descriptors after round {rounds}");
-            let grown = now.1.saturating_sub(resident);
-            assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes more than when warm, after round {rounds}");
-        }
+        let (before, resident) = match &warm {
+            Some(warm) => warm,
+            None if rounds < WARM_ROUNDS => continue,
+            None => warm.insert((soak.descriptors(), resident_bytes())),
+        };
+        let now = soak.settle(before);
+        assert_eq!(now.len(), before.len(), "descriptors after round {rounds}: {now:?}, before: {before:?}");
+        let grown = resident_bytes().saturating_sub(*resident);
+        assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes more than when warm, after round {rounds}");
+        let kept: usize = soak.pools().iter().map(|pool| pool.bytes_kept()).sum();
+        assert!(kept <= POOL_BYTES_MAX, "the pools have {kept} bytes after round {rounds}");
     }
     let opened = soak.pair.server.statistics().snapshot().connections_opened;
     println!("{rounds} rounds, {opened} connections, {} messages", soak.messages);

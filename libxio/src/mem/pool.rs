@@ -168,6 +168,23 @@ impl Pool {
         self.shared.options.bytes_max
     }
 
+    /// Bytes that the pool has taken from the system, in use or kept for reuse.
+    #[must_use]
+    pub fn bytes_kept(&self) -> usize {
+        self.chunk_counts().zip(CLASSES).map(|(count, (size, per_chunk))| count * size * per_chunk).sum()
+    }
+
+    /// Regions that the pool has taken from the system: each is a mapping and holds one descriptor.
+    #[must_use]
+    pub fn regions_kept(&self) -> usize {
+        self.chunk_counts().sum()
+    }
+
+    fn chunk_counts(&self) -> impl Iterator<Item = usize> {
+        let classes = self.shared.classes.iter();
+        classes.map(|class| *class.chunk_count.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn grow(&self, class: usize) -> Result<()> {
         let (size, per_chunk) = CLASSES[class];
         let this = &self.shared.classes[class];
@@ -293,6 +310,15 @@ mod tests {
         assert!(matches!(pool.take(4096), Err(Error::PoolExhausted { .. })));
         drop(one);
         assert!(pool.take(4096).is_ok());
+    }
+
+    #[test]
+    fn what_is_kept_is_counted() {
+        let pool = Pool::new(PoolOptions { bytes_max: 1 << 20, huge_pages: false });
+        assert_eq!((pool.regions_kept(), pool.bytes_kept()), (0, 0));
+        drop(pool.take(100).unwrap());
+        drop(pool.take(5000).unwrap());
+        assert_eq!((pool.regions_kept(), pool.bytes_kept()), (2, (256 << 10) + (1 << 20)));
     }
 
     #[test]
