@@ -5,7 +5,6 @@
 mod raw;
 
 use conformance::{Fabric, Pair, watchdog};
-use libxio::transport::SharedMemoryOptions;
 use libxio::wire::{FrameHead, FrameKind, FrameLimits};
 use libxio::{
     Access, Buffer, Context, ContextOptions, Error, Event, Landing, OutgoingOneWay, OutgoingRequest,
@@ -320,55 +319,6 @@ fn a_server_that_is_gone_leaves_regions_as_they_are() {
     };
     assert_eq!(reason.errno(), libc::ECONNRESET, "{reason}");
     assert!(region.is_shareable());
-}
-
-/// A server maps so much of a client's memory and no more; what lies beyond it goes through the ring.
-#[test]
-fn what_a_server_maps_of_a_client_is_bounded() {
-    for (regions_max, region_bytes_max, in_place) in
-        [(1024, 3 << 20, 3), (2, 16 << 30, 2), (0, 16 << 30, 0), (1024, 0, 0), (1024, (1 << 20) - 1, 0)]
-    {
-        let limit = |options: &mut ContextOptions| {
-            options.shared_memory = SharedMemoryOptions { regions_max, region_bytes_max };
-        };
-        let mut pair = Pair::with(Fabric::shm(), |_| (), limit, ServerOptions::default());
-        let (connection, _) = pair.connect();
-        let regions: Vec<_> = (0..5).map(|_| Region::allocate(1 << 20, false).unwrap()).collect();
-        for _ in 0..3 {
-            let before = pair.server.statistics().snapshot().bytes_in_place;
-            for (at, region) in regions.iter().enumerate() {
-                let landing = Landing::Place(region_buffer(region, 4096, 8192).into());
-                let data = vec![at as u8; 8192].into();
-                let request = OutgoingRequest { data, landing, ..OutgoingRequest::new(b"", 1) };
-                assert!(pair.echo(connection, request).data.to_vec() == [at as u8; 8192]);
-            }
-            let after = pair.server.statistics().snapshot().bytes_in_place;
-            assert_eq!(after - before, in_place * 8192, "{regions_max} {region_bytes_max}");
-        }
-        // What is gone makes room.
-        drop(regions);
-        let region = Region::allocate(1 << 20, false).unwrap();
-        let landing = Landing::Place(region_buffer(&region, 0, 4096).into());
-        let request = OutgoingRequest { data: vec![7; 4096].into(), landing, ..OutgoingRequest::new(b"", 1) };
-        let before = pair.server.statistics().snapshot().bytes_in_place;
-        assert!(pair.echo(connection, request).data.to_vec() == [7; 4096]);
-        let moved = pair.server.statistics().snapshot().bytes_in_place - before;
-        assert_eq!(moved, if in_place > 0 { 4096 } else { 0 });
-    }
-}
-
-#[test]
-fn regions_come_and_go() {
-    let mut pair = pair();
-    let (connection, _) = pair.connect();
-    for round in 0..3000_usize {
-        let region = Region::allocate(8192, false).unwrap();
-        let landing = Landing::Place(region_buffer(&region, 0, 8192).into());
-        let request =
-            OutgoingRequest { data: vec![round as u8; 5000].into(), landing, ..read(Landing::None) };
-        assert!(pair.echo(connection, request).data.to_vec() == vec![round as u8; 5000]);
-    }
-    assert_eq!(pair.server.statistics().snapshot().bytes_in_place, 3000 * 5000);
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub struct Config {
     pub memory_bytes_max: usize,
     /// Memory of one client that the server maps, for those by shared memory, in bytes; what lies beyond it is copied.
     pub shared_bytes_max: u64,
+    /// The same of all clients together, with the rings of each (516 KiB). A client that finds no room for its rings is
+    /// refused with ENOBUFS.
+    pub shared_total_bytes_max: u64,
     /// Time that requests in progress are given when the server stops.
     pub drain_timeout: Duration,
     /// Listen beyond this machine without any proof of who the clients are.
@@ -76,6 +79,7 @@ impl Default for Config {
             io_bytes_max: BUFFER_LEN_MAX as u32,
             memory_bytes_max: 1 << 30,
             shared_bytes_max: SharedMemoryOptions::default().region_bytes_max,
+            shared_total_bytes_max: SharedMemoryOptions::default().total_bytes_max,
             drain_timeout: Duration::from_secs(10),
             insecure: false,
         }

@@ -229,10 +229,14 @@ impl Drop for Running {
 
 /// Links come in by the acceptor's context, which gives them their limits.
 fn acceptor_options(config: &Config) -> ContextOptions {
-    let region_bytes_max = config.shared_bytes_max;
+    let (region_bytes_max, total_bytes_max) = (config.shared_bytes_max, config.shared_total_bytes_max);
     ContextOptions {
         polling_timeout: Duration::ZERO,
-        shared_memory: SharedMemoryOptions { region_bytes_max, ..SharedMemoryOptions::default() },
+        shared_memory: SharedMemoryOptions {
+            region_bytes_max,
+            total_bytes_max,
+            ..SharedMemoryOptions::default()
+        },
         ..ContextOptions::default()
     }
 }

@@ -5,6 +5,7 @@
 //! A buffer is a pointer and a length, not a `&[u8]`: a transport that shares memory with a peer lets the peer write
 //! it. [`Buffer::try_as_slice`] gives the slice where nobody else can touch the bytes.
 
+mod budget;
 mod buffer;
 mod guard;
 mod peer;
@@ -13,6 +14,7 @@ mod region;
 mod sgl;
 mod sharing;
 
+pub(crate) use budget::{Account, Amount, Budget};
 #[cfg(feature = "rdma")]
 pub(crate) use buffer::zeros_memory;
 pub use buffer::{Buffer, zeros};

@@ -4,6 +4,7 @@
 //! Kernel calls on it fail with EFAULT where a page is missing; our own copies go through [`guard::touch`]. Memory that
 //! has vanished once stays broken, and its link is given up.
 
+use super::budget::Account;
 use super::guard::{self, Vanished};
 use super::{Buffer, PAGE_BYTES};
 use rustix::fs::SealFlags;
@@ -21,11 +22,17 @@ pub(crate) struct PeerHold {
     socket: OwnedFd,
     /// Some of the memory has vanished under a touch.
     vanished: AtomicBool,
+    /// What may be mapped of the peer's memory, and what is.
+    account: Account,
 }
 
 impl PeerHold {
-    pub(crate) fn new(socket: OwnedFd) -> Arc<PeerHold> {
-        Arc::new(PeerHold { socket, vanished: AtomicBool::new(false) })
+    pub(crate) fn new(socket: OwnedFd, account: Account) -> Arc<PeerHold> {
+        Arc::new(PeerHold { socket, vanished: AtomicBool::new(false), account })
+    }
+
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -61,7 +68,7 @@ impl PeerMemory {
     /// Maps a peer's memfd, if it is one, has this length, and can neither shrink nor grow.
     ///
     /// # Errors
-    /// EINVAL for anything but such a memfd; what mapping it says.
+    /// EINVAL for anything but such a memfd; ENOBUFS where the link's account has no room for it; what mapping it says.
     pub(crate) fn map(
         memfd: BorrowedFd<'_>,
         length: usize,
@@ -77,8 +84,11 @@ impl PeerMemory {
             return Err(wrong());
         }
         guard::prepare();
+        if !hold.account.charge(length as u64) {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no existing memory.
-        let address = unsafe {
+        let mapped = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
                 length,
@@ -86,16 +96,13 @@ impl PeerMemory {
                 MapFlags::SHARED | MapFlags::NORESERVE,
                 memfd,
                 0,
-            )?
+            )
         };
+        let address = mapped.inspect_err(|_| hold.account.release(length as u64))?;
         let pointer = NonNull::new(address.cast()).ok_or_else(wrong)?;
         // SAFETY: the range was just mapped; a child process has no business with a peer's memory.
         unsafe { libc::madvise(address, length, libc::MADV_DONTFORK) };
         Ok(Arc::new(PeerMemory { pointer, length, hold }))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.length
     }
 
     /// A buffer over a range of it; `None` where the range leaves it.
@@ -128,11 +135,13 @@ impl Drop for PeerMemory {
     fn drop(&mut self) {
         // SAFETY: mapped by `map` with this length, and no buffer over it is left.
         let _ = unsafe { rustix::mm::munmap(self.pointer.as_ptr().cast(), self.length) };
+        self.hold.account.release(self.length as u64);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::{Amount, Budget};
     use super::*;
     use crate::Region;
     use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -147,7 +156,7 @@ mod tests {
 
     fn hold() -> Arc<PeerHold> {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        PeerHold::new(one.into())
+        PeerHold::new(one.into(), Account::unlimited())
     }
 
     fn refused(descriptor: &OwnedFd, length: usize) -> bool {
@@ -166,6 +175,24 @@ mod tests {
         }
         assert!(refused(&tempfile::tempfile().unwrap().into(), 0));
         assert!(!refused(&good, 8192));
+    }
+
+    /// Whoever keeps a buffer keeps it mapped, and that counts.
+    #[test]
+    fn what_is_mapped_counts_until_it_is_unmapped() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let account = Account::new(Budget::new(Amount::new(9, 8192)));
+        assert!(account.reserve(Amount::new(9, 8192), false));
+        let hold = PeerHold::new(one.into(), account);
+        let sealed = SealFlags::SHRINK | SealFlags::GROW;
+        let region = memfd(8192, sealed, MemfdFlags::CLOEXEC);
+        let map = || PeerMemory::map(region.as_fd(), 8192, Arc::clone(&hold));
+        let memory = map().unwrap();
+        let kept = memory.slice(0, 1).unwrap();
+        drop(memory);
+        assert_eq!(map().unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        drop(kept);
+        assert!(map().is_ok());
     }
 
     #[test]
@@ -203,7 +230,9 @@ mod tests {
             .unwrap()
         };
         let pointer = NonNull::new(address.cast::<u8>()).unwrap();
-        let peer = Arc::new(PeerMemory { pointer, length: 8192, hold: hold() });
+        let hold = hold();
+        assert!(hold.account.charge(8192));
+        let peer = Arc::new(PeerMemory { pointer, length: 8192, hold });
         guard::prepare();
         let mut buffer = peer.slice(0, 8192).unwrap();
         buffer.copy_from(4000, b"here");

@@ -76,6 +76,9 @@ pub(super) struct Arguments {
     /// Memory that is mapped of each client by shared memory; what lies beyond it is copied [default: 16G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     shared_memory: Option<u64>,
+    /// The same of all clients together [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    shared_memory_total: Option<u64>,
     /// Seconds of silence after which a client is given up [default: 10]
     #[arg(long, value_name = "SECONDS")]
     keepalive: Option<u64>,
@@ -169,6 +172,7 @@ impl Arguments {
             self.memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         );
         set(&mut config.shared_bytes_max, self.shared_memory);
+        set(&mut config.shared_total_bytes_max, self.shared_memory_total);
         set(&mut config.keepalive, self.keepalive.map(Duration::from_secs));
         set(&mut config.lease, self.lease.map(Duration::from_secs));
         set(&mut config.drain_timeout, self.drain.map(Duration::from_secs));

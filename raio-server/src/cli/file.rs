@@ -44,8 +44,10 @@ listen = ["tcp://127.0.0.1:5555"]
 # max_io = "4M"
 # memory = "1G"
 
-# Memory that is mapped of each client by shared memory; what lies beyond it is copied.
+# Memory that is mapped of each client by shared memory; what lies beyond it is copied. And of all clients together (half of
+# the machine's memory by default): the server's pages are in it, so keep it below the limit of its memory group.
 # shared_memory = "16G"
+# shared_memory_total = "8G"
 
 # Exports: clients reach this one as /data. SIGHUP reads them again.
 [exports.data]
@@ -81,6 +83,7 @@ struct Contents {
     max_io: Option<Size>,
     memory: Option<Size>,
     shared_memory: Option<Size>,
+    shared_memory_total: Option<Size>,
     exports: BTreeMap<String, Export>,
     own_path: Vec<Export>,
 }
@@ -150,6 +153,7 @@ fn parse(text: &str) -> Result<Config> {
     let memory = contents.memory.map(|Size(bytes)| usize::try_from(bytes).unwrap_or(usize::MAX));
     set(&mut config.memory_bytes_max, memory);
     set(&mut config.shared_bytes_max, contents.shared_memory.map(|Size(bytes)| bytes));
+    set(&mut config.shared_total_bytes_max, contents.shared_memory_total.map(|Size(bytes)| bytes));
     for (name, export) in contents.exports {
         let target = target(&name, &export)?;
         config.exports.push(ExportConfig::named(&name, target, export.read_only)?);

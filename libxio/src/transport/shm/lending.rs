@@ -1,13 +1,17 @@
 //! Regions across the link: which of ours the server knows by which number, and which memory of the client's a number
 //! stands for.
 
-use super::SharedMemoryOptions;
 use super::message::{Message, send};
-use crate::mem::{PeerHold, PeerMemory};
+use crate::mem::{Amount, PeerHold, PeerMemory};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Region};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
+
+/// Times that something was not lent for want of room before the server is asked for more again.
+const ASK_AGAIN: u32 = 4096;
+/// What is asked for beyond the need, so that it is not asked for piece by piece.
+const ASK_BEYOND: Amount = Amount { regions: 16, bytes: 64 << 20 };
 
 /// The client's side: its regions that the server has mapped.
 #[derive(Debug, Default)]
@@ -17,9 +21,14 @@ pub(super) struct Lender {
     /// The next number on the link; numbers are not given twice, so that the server never takes an old region for a new
     /// one whose message it has not read yet.
     next: u32,
+    /// Of the regions that are known.
     bytes: u64,
     /// What the server takes, once it has said so.
-    limits: Option<SharedMemoryOptions>,
+    limits: Option<Amount>,
+    /// More was asked for: times that something has still to be refused before it is asked for again.
+    patience: u32,
+    /// That was not given: from now on no more is asked for than is needed.
+    refused: bool,
 }
 
 #[derive(Debug)]
@@ -38,17 +47,35 @@ impl Lender {
     }
 
     /// The server takes this much.
-    pub(super) fn limit(&mut self, limits: SharedMemoryOptions) {
-        self.limits = Some(limits);
+    pub(super) fn limit(&mut self, limits: Amount) {
+        let raised = self.limits.replace(limits) != Some(limits);
+        if raised {
+            (self.patience, self.refused) = (0, false);
+        } else if !self.refused {
+            (self.patience, self.refused) = (0, true);
+            let Amount { regions, bytes } = limits;
+            tracing::warn!(
+                regions,
+                bytes,
+                "the server has no room to map more of this process's memory: what lies beyond is copied"
+            );
+        }
     }
 
     /// Where the server finds a buffer. A region that it does not know is handed over first; `None` where that can't be.
-    pub(super) fn lend(&mut self, buffer: &Buffer, socket: BorrowedFd<'_>, peer: u32) -> Option<PlacedPiece> {
+    /// `asks` is set where the server was asked for room, which it has to be told.
+    pub(super) fn lend(
+        &mut self,
+        buffer: &Buffer,
+        socket: BorrowedFd<'_>,
+        peer: u32,
+        asks: &mut bool,
+    ) -> Option<PlacedPiece> {
         let (region, offset) = buffer.place_in_region()?;
         let memfd = region.memfd_number(offset, buffer.len())?;
         let number = match self.known.binary_search_by_key(&memfd, |known| known.memfd) {
             Ok(at) => self.known[at].number,
-            Err(at) => self.hand_over(at, region, memfd, socket, peer)?,
+            Err(at) => self.hand_over(at, region, memfd, socket, peer, asks)?,
         };
         // A list holds at most u32::MAX bytes.
         Some(PlacedPiece { region: number, length: buffer.len() as u32, offset: offset as u64 })
@@ -61,6 +88,7 @@ impl Lender {
         memfd_number: u64,
         socket: BorrowedFd<'_>,
         peer: u32,
+        asks: &mut bool,
     ) -> Option<u32> {
         let limits = self.limits?;
         let (memfd, length) = region.memfd_for(memfd_number, peer)?;
@@ -68,20 +96,32 @@ impl Lender {
         if self.withdraw_dead(socket) {
             at = self.known.partition_point(|known| known.memfd < memfd_number);
         }
-        if self.known.len() >= limits.regions_max as usize {
+        // Numbers are u32.
+        let needed = Amount::new(self.known.len() as u32, self.bytes).plus(Amount::new(1, length));
+        if !limits.holds(needed) {
+            *asks = self.ask(needed, socket);
             return None;
         }
         let number = self.next;
         let next = number.checked_add(1)?;
-        if self.bytes.saturating_add(length) > limits.region_bytes_max {
-            return None;
-        }
         // Refused for now (the peer has not read for long, or no descriptor can be sent): the data travels instead.
         send(socket, Message::Region { number, length }, Some(memfd.as_fd())).ok()?;
         self.next = next;
         self.bytes += length;
         self.known.insert(at, Known { memfd: memfd_number, number, length, alive: Arc::downgrade(&memfd) });
         Some(number)
+    }
+
+    /// Asks the server for room, unless it was asked lately; whether it was.
+    fn ask(&mut self, needed: Amount, socket: BorrowedFd<'_>) -> bool {
+        if self.patience > 0 {
+            self.patience -= 1;
+            return false;
+        }
+        self.patience = ASK_AGAIN;
+        let beyond = if self.refused { Amount::default() } else { ASK_BEYOND };
+        let Amount { regions, bytes } = needed.plus(beyond);
+        send(socket, Message::Limits { regions, bytes }, None).is_ok()
     }
 
     /// Takes back the numbers of memfds that are gone; true if there were some.
@@ -103,23 +143,22 @@ impl Lender {
 /// The server's side: the client's regions, mapped here.
 #[derive(Debug)]
 pub(super) struct Borrower {
-    limits: SharedMemoryOptions,
     /// By their number on the link, which only grows.
     regions: Vec<(u32, Arc<PeerMemory>)>,
     /// Numbers below this one were given.
     next: u32,
-    bytes: u64,
 }
 
 impl Borrower {
-    pub(super) fn new(limits: SharedMemoryOptions) -> Borrower {
-        Borrower { limits, regions: Vec::new(), next: 0, bytes: 0 }
+    pub(super) fn new() -> Borrower {
+        Borrower { regions: Vec::new(), next: 0 }
     }
 
     /// A region was handed over.
     ///
     /// # Errors
-    /// The number was given before, there are too many or too much memory, or it is not what it has to be.
+    /// The number was given before, it is more than the client was told it may, with what it has withdrawn and operations
+    /// still use, or it is not what it has to be.
     pub(super) fn take(
         &mut self,
         number: u32,
@@ -128,20 +167,17 @@ impl Borrower {
         hold: &Arc<PeerHold>,
     ) -> Result<(), Violation> {
         let wrong = |why| Err(Violation::BadSideMessage(why));
-        if self.regions.len() >= self.limits.regions_max as usize {
-            return wrong("too many regions");
-        }
-        if self.bytes.checked_add(length).is_none_or(|bytes| bytes > self.limits.region_bytes_max) {
-            return wrong("too much memory");
-        }
         if number < self.next || number == u32::MAX {
             return wrong("the region's number was given before");
         }
-        let Ok(memory) = PeerMemory::map(memfd.as_fd(), length as usize, Arc::clone(hold)) else {
-            return wrong("not a sealed memfd of the length that it says");
+        let memory = match PeerMemory::map(memfd.as_fd(), length as usize, Arc::clone(hold)) {
+            Ok(memory) => memory,
+            Err(cause) if cause.raw_os_error() == Some(libc::ENOBUFS) => {
+                return wrong("more memory than the limits say, with what was withdrawn and is still in use");
+            }
+            Err(_) => return wrong("not a sealed memfd of the length that it says"),
         };
         self.next = number + 1;
-        self.bytes += length;
         self.regions.push((number, memory));
         Ok(())
     }
@@ -158,8 +194,7 @@ impl Borrower {
         let at = self
             .position(number)
             .ok_or(Violation::BadSideMessage("a region is withdrawn that is not known"))?;
-        let (_, memory) = self.regions.remove(at);
-        self.bytes -= memory.len() as u64;
+        self.regions.remove(at);
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! Where clients on this host come in: a Unix socket in the file system.
 
-use super::SharedMemoryOptions;
 use super::identity::{AllowList, Identity};
 use super::message::{Message, send};
 use super::socket::ShmSocket;
+use crate::mem::{Account, Amount, Budget};
 use crate::transport::{Link, Listener, Stream};
 use crate::{Error, Result, Uri};
 use rustix::fs::{FileType, Mode};
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// Connections that wait to be accepted; the kernel cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -24,7 +25,9 @@ pub(super) struct ShmListener {
     uri: Uri,
     path: String,
     allow: AllowList,
-    options: SharedMemoryOptions,
+    /// What may be mapped of each client, and of all.
+    of_one: Amount,
+    budget: Arc<Budget>,
     /// Device and inode of the file, so that another server's is left alone.
     file: Option<(u64, u64)>,
 }
@@ -32,7 +35,7 @@ pub(super) struct ShmListener {
 impl ShmListener {
     /// Listens at the path that the uri names as its resource, or by `?socket=`. A socket that a dead server has left
     /// there is replaced.
-    pub(super) fn bind(uri: &Uri, options: SharedMemoryOptions) -> Result<ShmListener> {
+    pub(super) fn bind(uri: &Uri, of_one: Amount, budget: Arc<Budget>) -> Result<ShmListener> {
         let path = uri.query("socket").unwrap_or(uri.resource()).to_owned();
         let failed = |cause: Errno| Error::system(format!("listening at shm:{path}"), &cause.into());
         if path == "/" {
@@ -60,7 +63,7 @@ impl ShmListener {
         rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(mode)).map_err(failed)?;
         let file = rustix::fs::stat(path.as_str()).ok().map(|status| (status.st_dev, status.st_ino));
         rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
-        Ok(ShmListener { socket, uri: local_uri(uri, &path)?, path, allow, options, file })
+        Ok(ShmListener { socket, uri: local_uri(uri, &path)?, path, allow, of_one, budget, file })
     }
 }
 
@@ -103,7 +106,9 @@ impl Listener for ShmListener {
             match Identity::of_peer(socket.as_fd()) {
                 Ok(peer) if self.allow.allows(peer) => {
                     let name = format!("shm:pid={},uid={}", peer.pid, peer.uid);
-                    return Ok(Some(Box::new(Stream::new(ShmSocket::accepted(socket, self.options), name))));
+                    let account = Account::new(Arc::clone(&self.budget));
+                    let socket = ShmSocket::accepted(socket, account, self.of_one);
+                    return Ok(Some(Box::new(Stream::new(socket, name))));
                 }
                 Ok(peer) => {
                     tracing::warn!(

@@ -1,12 +1,12 @@
 //! The rings where they are: a memfd with a page of words and two rings of bytes, mapped by both sides.
 
 use super::ring::{Consumer, Producer, arm, disarm, must_ring_for_data, must_ring_for_room};
-use crate::mem::{IoVec, PAGE_BYTES, PeerHold, PeerMemory};
+use crate::mem::{Amount, IoVec, PAGE_BYTES, PeerHold, PeerMemory};
 use crate::wire::Violation;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of each ring that a client makes: holds what the context's scratch memory takes at a time, and stays in a
 /// level-2 cache.
@@ -15,10 +15,13 @@ pub(super) const RING_BYTES: u32 = 256 << 10;
 const RING_BYTES_MIN: u32 = 4 << 10;
 const RING_BYTES_MAX: u32 = 16 << 20;
 
-/// Places of the words in the first page: one in every other cache line, since processors fetch lines in pairs.
+/// Places of the words in the first page: one in every other cache line, since processors fetch lines in pairs; but what
+/// the reader of a ring looks at together lies together.
 const UPWARD_HEAD: usize = 0;
+const UPWARD_NOTICES: usize = 8;
 const UPWARD_TAIL: usize = 128;
 const DOWNWARD_HEAD: usize = 256;
+const DOWNWARD_NOTICES: usize = 264;
 const DOWNWARD_TAIL: usize = 384;
 const CLIENT_ASLEEP: usize = 512;
 const SERVER_ASLEEP: usize = 640;
@@ -42,6 +45,11 @@ pub(super) struct Rings {
     memory: Arc<PeerMemory>,
     producer: Producer,
     consumer: Consumer,
+    /// Notices that we have given.
+    notices: u64,
+    /// Of the peer's, as we have last seen it.
+    peer_notices: u64,
+    noticed: bool,
     /// Where our words and bytes are.
     places: Places,
 }
@@ -50,10 +58,12 @@ pub(super) struct Rings {
 #[derive(Debug, Clone, Copy)]
 struct Places {
     out_head: usize,
+    out_notices: usize,
     out_tail: usize,
     out_bytes: usize,
     out_capacity: usize,
     in_head: usize,
+    in_notices: usize,
     in_tail: usize,
     in_bytes: usize,
     in_capacity: usize,
@@ -87,10 +97,12 @@ impl Rings {
         let places = match end {
             End::Client => Places {
                 out_head: UPWARD_HEAD,
+                out_notices: UPWARD_NOTICES,
                 out_tail: UPWARD_TAIL,
                 out_bytes: PAGE_BYTES,
                 out_capacity: up,
                 in_head: DOWNWARD_HEAD,
+                in_notices: DOWNWARD_NOTICES,
                 in_tail: DOWNWARD_TAIL,
                 in_bytes: PAGE_BYTES + up,
                 in_capacity: down,
@@ -99,10 +111,12 @@ impl Rings {
             },
             End::Server => Places {
                 out_head: DOWNWARD_HEAD,
+                out_notices: DOWNWARD_NOTICES,
                 out_tail: DOWNWARD_TAIL,
                 out_bytes: PAGE_BYTES + up,
                 out_capacity: down,
                 in_head: UPWARD_HEAD,
+                in_notices: UPWARD_NOTICES,
                 in_tail: UPWARD_TAIL,
                 in_bytes: PAGE_BYTES,
                 in_capacity: up,
@@ -114,8 +128,17 @@ impl Rings {
             memory,
             producer: Producer::new(places.out_capacity as u64),
             consumer: Consumer::new(places.in_capacity as u64),
+            notices: 0,
+            peer_notices: 0,
+            noticed: false,
             places,
         })
+    }
+
+    /// What they take of what may be mapped.
+    pub(super) fn amount(&self) -> Amount {
+        let Places { out_capacity, in_capacity, .. } = self.places;
+        Amount::new(1, (PAGE_BYTES + out_capacity + in_capacity) as u64)
     }
 
     /// A word of the first page. The memory may vanish: only within a touch.
@@ -164,10 +187,15 @@ impl Rings {
 
     /// Copies what is in the incoming ring to the pieces, as much as they hold; 0 bytes when it is empty.
     pub(super) fn read(&mut self, pieces: &mut [IoVec<'_>]) -> Result<Moved, Violation> {
-        let Rings { memory, consumer, places, .. } = self;
+        let Rings { memory, consumer, peer_notices, noticed, places, .. } = self;
         let memory = &**memory;
         Self::touch(memory, || {
             let filled = consumer.filled(Self::word(memory, places.in_head))? as usize;
+            let notices = Self::word(memory, places.in_notices).load(Ordering::Relaxed);
+            if notices != *peer_notices {
+                *peer_notices = notices;
+                *noticed = true;
+            }
             if filled == 0 {
                 return Ok(Moved { bytes: 0, ring: false });
             }
@@ -201,9 +229,22 @@ impl Rings {
         !matches!(filled, Ok(0))
     }
 
+    /// Tells the peer that a message waits for it at the socket, which it does not look at while it is busy.
+    pub(super) fn give_notice(&mut self) {
+        self.notices += 1;
+        let Rings { memory, notices, places, .. } = self;
+        // Memory that vanished shows at the next read.
+        let _ = memory.touch(|| Self::word(memory, places.out_notices).store(*notices, Ordering::Relaxed));
+    }
+
+    /// Whether the peer had given notice since this was last asked, by the last [`Rings::read`].
+    pub(super) fn takes_notice(&mut self) -> bool {
+        std::mem::take(&mut self.noticed)
+    }
+
     /// Says that this end is about to sleep; true if there is something to do already, and it does not sleep.
     pub(super) fn arm(&mut self, wants_data: bool, wants_room: bool) -> Result<bool, Violation> {
-        let Rings { memory, producer, consumer, places } = self;
+        let Rings { memory, producer, consumer, places, .. } = self;
         let memory = &**memory;
         Self::touch(memory, || {
             let asleep = Self::word(memory, places.own_asleep);
@@ -229,11 +270,12 @@ impl Rings {
 mod tests {
     use super::*;
     use crate::Region;
+    use crate::mem::Account;
     use std::os::fd::{AsFd, OwnedFd};
 
     fn hold() -> Arc<PeerHold> {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        PeerHold::new(OwnedFd::from(one))
+        PeerHold::new(OwnedFd::from(one), Account::unlimited())
     }
 
     fn pair() -> (Region, Rings, Rings) {

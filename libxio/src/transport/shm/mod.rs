@@ -19,25 +19,51 @@ mod ring;
 mod socket;
 
 use super::{Link, Listener, Stream, Transport};
+use crate::mem::{Amount, Budget};
 use crate::{Error, Result, Uri};
 use identity::AllowList;
 use listener::ShmListener;
 use socket::ShmSocket;
+use std::sync::Arc;
 
-/// What a server maps of one client's memory, at most, counted by what the client may name at a time (a region that was
-/// withdrawn stays mapped until the operations that use it have ended): address space, and pages that the server touches.
-/// A client is told, and sends through the ring what lies beyond it.
+/// What a server maps of its clients' memory, at most: address space, and pages that the server touches, which weigh on its
+/// memory group if it touches them first. Memory counts from before it is mapped until it is unmapped, be it withdrawn
+/// meanwhile: a region stays mapped until the last buffer over it is dropped. A client is told what it may hand over, and
+/// sends through the ring what lies beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedMemoryOptions {
-    /// Regions at a time. Default: 1,024, which is a pool of 1 GiB in the smallest shared chunks four times over.
+    /// Regions of one client at a time. Default: 1,024, which is a pool of 1 GiB in the smallest shared chunks four times
+    /// over.
     pub regions_max: u32,
-    /// Bytes of all regions. Default: 16 GiB; 0 maps none.
+    /// Bytes of all regions of one client. Default: 16 GiB; 0 maps none.
     pub region_bytes_max: u64,
+    /// Regions of all clients of the context that listens, with two rings for each as one more. Default: 32,768, half of
+    /// what Linux lets a process map (`vm.max_map_count`).
+    pub total_regions_max: u32,
+    /// Bytes of all regions and rings of all clients (rings take 516 KiB a client). A client whose rings find no room is
+    /// refused with ENOBUFS. Default: half of the machine's memory.
+    pub total_bytes_max: u64,
 }
 
 impl Default for SharedMemoryOptions {
     fn default() -> Self {
-        SharedMemoryOptions { regions_max: 1024, region_bytes_max: 16 << 30 }
+        let machine = rustix::system::sysinfo();
+        SharedMemoryOptions {
+            regions_max: 1024,
+            region_bytes_max: 16 << 30,
+            total_regions_max: 32_768,
+            total_bytes_max: (machine.totalram as u64).saturating_mul(machine.mem_unit.into()) / 2,
+        }
+    }
+}
+
+impl SharedMemoryOptions {
+    fn of_all(self) -> Amount {
+        Amount::new(self.total_regions_max, self.total_bytes_max)
+    }
+
+    fn of_one(self) -> Amount {
+        Amount::new(self.regions_max, self.region_bytes_max).min(self.of_all())
     }
 }
 
@@ -45,11 +71,14 @@ impl Default for SharedMemoryOptions {
 #[derive(Debug)]
 pub(crate) struct Shm {
     options: SharedMemoryOptions,
+    /// For all clients of all listeners of the context.
+    budget: Arc<Budget>,
 }
 
 impl Shm {
     pub(crate) fn new(options: SharedMemoryOptions) -> Shm {
-        Shm { options }
+        let budget = Budget::new(options.of_all());
+        Shm { options, budget }
     }
 }
 
@@ -63,11 +92,11 @@ impl Transport for Shm {
             uri: uri.to_string(),
             reason: "a shared-memory uri names the server's socket: shm:///resource?socket=/run/raio.sock",
         })?;
-        let socket = ShmSocket::connect(path, AllowList::of(uri)?, self.options)?;
+        let socket = ShmSocket::connect(path, AllowList::of(uri)?)?;
         Ok(Box::new(Stream::new(socket, format!("shm:{path}"))))
     }
 
     fn listen(&self, uri: &Uri) -> Result<Box<dyn Listener>> {
-        Ok(Box::new(ShmListener::bind(uri, self.options)?))
+        Ok(Box::new(ShmListener::bind(uri, self.options.of_one(), Arc::clone(&self.budget))?))
     }
 }

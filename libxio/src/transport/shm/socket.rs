@@ -1,11 +1,10 @@
 //! One end of a shared-memory link, as a socket of bytes: the rings, the Unix socket beside them, and the regions.
 
-use super::SharedMemoryOptions;
 use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
 use super::message::{Incoming, Message, receive, send};
-use crate::mem::{IoVec, PeerHold};
+use crate::mem::{Account, Amount, IoVec, PeerHold};
 use crate::transport::{Armed, ByteSocket};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Error, Region, Result};
@@ -22,6 +21,9 @@ const POLLS_PER_LOOK: u32 = 2048;
 /// Messages taken in one look, so that a peer which sends without end holds up nobody else.
 const MESSAGES_PER_LOOK: usize = 64;
 
+/// What a client may hand over before it has asked for more: what most ever do.
+const RESERVED_AT_FIRST: Amount = Amount { regions: 16, bytes: 16 << 20 };
+
 /// Looks in which a region has to turn up that a frame names: enough for as many messages as a socket's buffer holds.
 const LOOKS_FOR_REGION: usize = 16;
 
@@ -32,9 +34,9 @@ pub(super) struct ShmSocket {
     /// can reach its memory any more.
     hold: Arc<PeerHold>,
     state: State,
-    /// What is mapped of a client's memory.
-    options: SharedMemoryOptions,
-    /// What went wrong while memory was to be lent.
+    /// The most that is mapped of a client's memory.
+    of_one: Amount,
+    /// What went wrong at a look at the socket, and is told at the next call.
     failure: Option<io::Error>,
     /// Our sleeping word is set, or was when the peer last looked.
     armed: bool,
@@ -70,13 +72,14 @@ enum State {
 
 impl ShmSocket {
     /// Connects to the server that listens at a path.
-    pub(super) fn connect(path: &str, allow: AllowList, options: SharedMemoryOptions) -> Result<ShmSocket> {
+    pub(super) fn connect(path: &str, allow: AllowList) -> Result<ShmSocket> {
         let failed = |errno| Error::ConnectFailed { address: format!("shm:{path}"), errno };
         let address = SocketAddrUnix::new(path).map_err(|errno| failed(errno.raw_os_error()))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|errno| failed(errno.raw_os_error()))?;
-        let mut this = ShmSocket::new(socket, State::Connecting { address, allow }, options);
+        let mut this =
+            ShmSocket::new(socket, State::Connecting { address, allow }, Account::unlimited(), Amount::MAX);
         match this.settle() {
             Ok(()) => Ok(this),
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(this),
@@ -85,13 +88,13 @@ impl ShmSocket {
     }
 
     /// A link that a listener has accepted.
-    pub(super) fn accepted(socket: OwnedFd, options: SharedMemoryOptions) -> ShmSocket {
-        ShmSocket::new(socket, State::Unattached, options)
+    pub(super) fn accepted(socket: OwnedFd, account: Account, of_one: Amount) -> ShmSocket {
+        ShmSocket::new(socket, State::Unattached, account, of_one)
     }
 
-    fn new(socket: OwnedFd, state: State, options: SharedMemoryOptions) -> ShmSocket {
-        let hold = PeerHold::new(socket);
-        ShmSocket { hold, state, options, failure: None, armed: false, polls: 0, ended: false, shut: false }
+    fn new(socket: OwnedFd, state: State, account: Account, of_one: Amount) -> ShmSocket {
+        let hold = PeerHold::new(socket, account);
+        ShmSocket { hold, state, of_one, failure: None, armed: false, polls: 0, ended: false, shut: false }
     }
 
     /// Gets on with connecting and attaching; `WouldBlock` until that is done.
@@ -182,22 +185,20 @@ impl ShmSocket {
             (_, Message::Doorbell, _) => Ok(()),
             (State::Client { .. }, Message::Refusal { errno }, _) => Err(refused(errno)),
             (State::Client { lender, .. }, Message::Limits { regions, bytes }, _) => {
-                lender.limit(SharedMemoryOptions { regions_max: regions, region_bytes_max: bytes });
+                lender.limit(Amount::new(regions, bytes));
                 Ok(())
             }
             (State::Unattached, Message::Attach { length, upward, downward }, Some(memfd)) => {
-                let hold = Arc::clone(&self.hold);
-                let fits = length_for(upward, downward).is_some_and(|bytes| bytes as u64 == length);
-                let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold);
-                match rings {
-                    Ok(rings) if fits => {
-                        let SharedMemoryOptions { regions_max, region_bytes_max } = self.options;
-                        self.state = State::Server { rings, borrower: Borrower::new(self.options) };
-                        let limits = Message::Limits { regions: regions_max, bytes: region_bytes_max };
-                        send(self.hold.socket(), limits, None)
-                    }
-                    _ => Err(broken("the rings are not a sealed memfd of the length that it says")),
+                self.take_rings(length, upward, downward, &memfd)
+            }
+            (State::Server { rings, .. }, Message::Limits { regions, bytes }, _) => {
+                // The rings are one region more.
+                let wanted = self.of_one.min(Amount::new(regions, bytes)).plus(rings.amount());
+                if !self.hold.account().reserve(wanted, false) {
+                    let peer = Identity::of_peer(self.hold.socket()).map_or(0, |peer| peer.pid);
+                    tracing::warn!(pid = peer, regions, bytes, "no room to map more memory of this client");
                 }
+                self.say_limits()
             }
             (State::Server { borrower, .. }, Message::Region { number, length }, Some(memfd)) => {
                 borrower.take(number, length, &memfd, &self.hold).map_err(io::Error::other)
@@ -207,6 +208,40 @@ impl ShmSocket {
             }
             _ => Err(broken("it has no place in the present state")),
         }
+    }
+
+    /// The rings of a client that has just come.
+    fn take_rings(&mut self, length: u64, upward: u32, downward: u32, memfd: &OwnedFd) -> io::Result<()> {
+        if length_for(upward, downward).is_none_or(|bytes| bytes as u64 != length) {
+            return Err(broken("the rings are not of the length that it says"));
+        }
+        let amount = Amount::new(1, length);
+        if !self.hold.account().reserve(amount, false) {
+            let peer = Identity::of_peer(self.hold.socket())?;
+            tracing::warn!(pid = peer.pid, uid = peer.uid, "refused: no room to map its rings");
+            // It may be gone already.
+            let _ = send(self.hold.socket(), Message::Refusal { errno: libc::ENOBUFS as u32 }, None);
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
+        let hold = Arc::clone(&self.hold);
+        let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold)
+            .map_err(|_| broken("the rings are not a sealed memfd of the length that it says"))?;
+        self.state = State::Server { rings, borrower: Borrower::new() };
+        self.hold.account().reserve(self.of_one.min(RESERVED_AT_FIRST).plus(amount), true);
+        self.say_limits()
+    }
+
+    /// Tells the client what it may hand over.
+    fn say_limits(&mut self) -> io::Result<()> {
+        let State::Server { rings, .. } = &mut self.state else { return Ok(()) };
+        let Amount { regions, bytes } = self.hold.account().reserved().minus(rings.amount());
+        match send(self.hold.socket(), Message::Limits { regions, bytes }, None) {
+            // It has not read what was said before, and will ask again.
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            outcome => outcome?,
+        }
+        rings.give_notice();
+        Ok(())
     }
 
     /// After a sleep: says that this side is awake, and takes what woke it.
@@ -274,8 +309,13 @@ impl ByteSocket for ShmSocket {
         self.wake()?;
         let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let Moved { bytes, ring } = rings.read(pieces).map_err(io::Error::other)?;
+        let noticed = rings.takes_notice();
         if bytes > 0 {
             self.polls = 0;
+            if noticed && let Err(cause) = self.look() {
+                // What has come before is taken first.
+                self.failure = Some(cause);
+            }
             if ring {
                 // A peer that is gone needs no bell, and what it said before is read.
                 let _ = self.ring();
@@ -286,7 +326,7 @@ impl ByteSocket for ShmSocket {
             return Ok(0);
         }
         self.polls += 1;
-        if self.polls >= POLLS_PER_LOOK {
+        if noticed || self.polls >= POLLS_PER_LOOK {
             self.look()?;
         }
         Err(io::ErrorKind::WouldBlock.into())
@@ -362,7 +402,14 @@ impl ByteSocket for ShmSocket {
             return None;
         }
         match &mut self.state {
-            State::Client { lender, server, .. } => lender.lend(buffer, self.hold.socket(), server.number()),
+            State::Client { rings, lender, server } => {
+                let mut asks = false;
+                let piece = lender.lend(buffer, self.hold.socket(), server.number(), &mut asks);
+                if asks {
+                    rings.give_notice();
+                }
+                piece
+            }
             _ => None,
         }
     }
