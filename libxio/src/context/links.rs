@@ -70,6 +70,10 @@ impl LinkEntry {
         let (hot, dirty, blocked, stalled) = (false, false, false, false);
         LinkEntry { link, role, armed: None, hot, dirty, blocked, stalled, last_active: now }
     }
+
+    fn is_flushed_early(&self) -> bool {
+        !self.blocked && self.link.is_flushed_early()
+    }
 }
 
 /// For links that expect nothing.
@@ -114,6 +118,15 @@ impl Context {
         if !entry.dirty {
             entry.dirty = true;
             self.dirty.push(key);
+        }
+    }
+
+    /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
+    /// that the peer begins while this side goes on.
+    pub(super) fn message_queued(&mut self, key: Key) {
+        self.touch_link(key);
+        if self.links.get(key).is_some_and(LinkEntry::is_flushed_early) {
+            self.flush_link(key);
         }
     }
 

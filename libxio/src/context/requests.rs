@@ -108,7 +108,7 @@ impl Context {
             (Some(frame), Some(link)) => {
                 link.link.send(frame);
                 self.statistics.frames_sent.add(1);
-                self.touch_link(link_key);
+                self.message_queued(link_key);
             }
             (Some(_), None) => {}
             (None, _) => {
@@ -220,7 +220,7 @@ impl Context {
         }
         link.link.send(frame);
         self.statistics.frames_sent.add(1);
-        self.touch_link(link_key);
+        self.message_queued(link_key);
         Ok(())
     }
 

@@ -38,6 +38,10 @@ pub trait ByteSocket: Send + Debug {
     fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
         Armed::for_descriptor(reads, blocked)
     }
+    /// Whether a send costs so little that what is queued need not wait for more, and the peer is awake to take it.
+    fn sends_early(&self) -> bool {
+        false
+    }
     /// As [`Link::shares_memory`](super::Link::shares_memory).
     fn shares_memory(&self) -> bool {
         false

@@ -113,6 +113,12 @@ pub trait Link: Send + Debug {
     /// The link is dead.
     fn flush(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError>;
 
+    /// Whether enough is queued for a flush of its own before the turn ends: the peer works at it while this side goes on.
+    /// Only where a flush is no system call, and wakes nobody.
+    fn is_flushed_early(&self) -> bool {
+        false
+    }
+
     /// Takes what has arrived, one call, never blocking. `scratch` is the context's buffer for small frames; it keeps
     /// nothing between calls.
     ///

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Most bytes handed to the socket in one send: keeps one link's turn short beside others.
 const SEND_BYTES_MAX: usize = 2 << 20;
+/// Frames that are sent without waiting for the end of the turn, where a send costs little.
+const EARLY_FRAMES: usize = 8;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
@@ -452,6 +454,10 @@ impl<S: ByteSocket> Link for Stream<S> {
         }
         let progress = frames > 0 || !matches!(self.state, Receiving::Head);
         Ok(Received { bytes, frames, progress, stalled: matches!(self.state, Receiving::Stalled { .. }) })
+    }
+
+    fn is_flushed_early(&self) -> bool {
+        self.queue.len() >= EARLY_FRAMES && self.socket.sends_early()
     }
 
     fn has_arrived(&self) -> Option<bool> {

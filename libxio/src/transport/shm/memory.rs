@@ -1,6 +1,6 @@
 //! The rings where they are: a memfd with a page of words and two rings of bytes, mapped by both sides.
 
-use super::ring::{Consumer, Producer, arm, disarm, must_ring_for_data, must_ring_for_room};
+use super::ring::{Consumer, Producer, arm, disarm, is_awake, must_ring_for_data, must_ring_for_room};
 use crate::mem::{Amount, IoVec, PAGE_BYTES, PeerHold, PeerMemory};
 use crate::wire::Violation;
 use std::io;
@@ -240,6 +240,13 @@ impl Rings {
     /// Whether the peer had given notice since this was last asked, by the last [`Rings::read`].
     pub(super) fn takes_notice(&mut self) -> bool {
         std::mem::take(&mut self.noticed)
+    }
+
+    /// Whether the other end does not sleep; it may say so at any time.
+    pub(super) fn peer_is_awake(&self) -> bool {
+        let Rings { memory, places, .. } = self;
+        let memory = &**memory;
+        Self::touch(memory, || Ok(is_awake(Self::word(memory, places.peer_asleep)))).unwrap_or(false)
     }
 
     /// Says that this end is about to sleep; true if there is something to do already, and it does not sleep.

@@ -125,6 +125,11 @@ pub(super) fn disarm(asleep: &impl Word) {
     asleep.store(AWAKE, Ordering::Relaxed);
 }
 
+/// Whether a side is awake, as far as it has said.
+pub(super) fn is_awake(asleep: &impl Word) -> bool {
+    asleep.load(Ordering::Relaxed) == AWAKE
+}
+
 /// After bytes were published: whether the peer sleeps and has to be rung.
 pub(super) fn must_ring_for_data<W: Word>(asleep: &W) -> bool {
     W::fence();

@@ -341,6 +341,13 @@ impl ByteSocket for ShmSocket {
         }
     }
 
+    fn sends_early(&self) -> bool {
+        match &self.state {
+            State::Client { rings, .. } | State::Server { rings, .. } => rings.peer_is_awake(),
+            _ => false,
+        }
+    }
+
     fn readiness(&self) -> Option<RawFd> {
         match self.state {
             State::Connecting { .. } => None,
