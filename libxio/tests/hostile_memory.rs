@@ -16,14 +16,14 @@ use raw::{
     End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, one_sided, request,
     seals, tell,
 };
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use serving::Server;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The other side closes its socket.
-fn cut_off(socket: &std::os::fd::OwnedFd) {
+fn cut_off(socket: &OwnedFd) {
     while hear(socket).is_some() {}
 }
 
@@ -43,7 +43,7 @@ fn dismissed(mut guest: End, code: u32) {
 fn wrong_rings_are_refused() {
     let server = Server::start();
     let plain = MemfdFlags::empty();
-    let file: std::os::fd::OwnedFd = tempfile::tempfile().unwrap().into();
+    let file: OwnedFd = tempfile::tempfile().unwrap().into();
     rustix::fs::ftruncate(&file, RINGS as u64).unwrap();
     let good = || memfd(RINGS, seals(), plain);
     let rings = |length: usize, up: u32, down: u32| message(raw::ATTACH, 0, length as u64, (up, down));
@@ -91,6 +91,15 @@ fn wrong_rings_are_refused() {
     server.serves();
 }
 
+fn opened(path: &str, flags: OFlags) -> OwnedFd {
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap()
+}
+
+/// The same file, opened in another way.
+fn again(memfd: &OwnedFd, flags: OFlags) -> OwnedFd {
+    opened(&format!("/proc/self/fd/{}", memfd.as_raw_fd()), flags)
+}
+
 #[test]
 fn wrong_regions_end_the_link() {
     let server = Server::start();
@@ -102,6 +111,13 @@ fn wrong_regions_end_the_link() {
         ("nothing", 1, 0, memfd(0, seals(), plain)),
         ("a number that was given", 0, 8192, memfd(8192, seals(), plain)),
         ("too much", 1, 1 << 40, memfd(1 << 40, seals(), plain)),
+        ("not to be written", 1, 8192, again(&memfd(8192, seals(), plain), OFlags::RDONLY)),
+        ("written no more", 1, 8192, memfd(8192, seals() | SealFlags::FUTURE_WRITE, plain)),
+        ("a place in the file system", 1, 8192, again(&memfd(8192, seals(), plain), OFlags::PATH)),
+        ("a folder", 1, 8192, opened("/proc/self", OFlags::RDONLY)),
+        ("a device of zeros", 1, 8192, opened("/dev/zero", OFlags::RDWR)),
+        ("a socket", 1, 8192, raw::socket()),
+        ("a pipe", 1, 8192, std::io::pipe().unwrap().0.into()),
     ] {
         println!("{what}");
         let (guest, _region) = server.guest();
@@ -196,6 +212,10 @@ fn holes_are_survived() {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let (mut guest, region) = server.guest();
     for sequence in 1..200 {
+        // What is mapped can't be cut short, nor can the seals be taken off.
+        for memory in [&region, &guest.rings] {
+            assert!(rustix::fs::ftruncate(&memory.memfd, 0).is_err());
+        }
         rustix::fs::fallocate(&region.memfd, punch, 0, 65_536).unwrap();
         guest.write(&request(0, sequence, (4096, 4096), &[(0, 4096, 0)], &[(0, 4096, 8192)]));
         rustix::fs::fallocate(&region.memfd, punch, 0, 65_536).unwrap();
@@ -352,6 +372,23 @@ fn another_user_is_refused_unless_allowed() {
         }
         assert_eq!(client.join().unwrap(), errno);
     }
+}
+
+/// A peer that lets go of its memory in the middle of an operation: what the server has mapped stays, until it is done.
+#[test]
+fn a_peer_that_unmaps_in_mid_operation_is_served() {
+    let server = Server::start();
+    for _ in 0..50 {
+        let (mut guest, region) = server.guest();
+        for slot in 0..16 {
+            guest.write(&request(slot, 1, (4096, 4096), &[(0, 4096, 0)], &[(0, 4096, 8192)]));
+        }
+        drop(region);
+        for _ in 0..16 {
+            guest.read_frame(&limits()).expect("an answer");
+        }
+    }
+    server.serves();
 }
 
 /// Random bytes in every page that is shared, at any time, while requests are made. The seed is printed.

@@ -26,7 +26,7 @@
 //! - [`PoolOptions::bytes_max`](crate::PoolOptions::bytes_max) (1 GiB): when it is used up, links wait (`pool_stalls`).
 //! - [`PoolOptions::huge_pages`](crate::PoolOptions::huge_pages) (on): taken where the system gives them to shared memory by
 //!   advice (`echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled`), fewer translations for large transfers.
-//! - [`shared_memory`](crate::ContextOptions::shared_memory) (16 GiB, 1,024 regions; half of the machine's memory,
+//! - [`shared_memory`](crate::ContextOptions::shared_memory) (16 GiB, 1,024 regions; half of the usable memory,
 //!   32,768 regions): what a server maps of each client, and of all; beyond it data is copied through the ring.
 //! - A connection that is idle takes a few KiB; 10,000 of them are a test of this library.
 //!

@@ -1,7 +1,10 @@
 //! The few raw calls, each wrapped once: gathered socket I/O over memory that may be shared, and random bytes.
 //! Everything else goes through `rustix`, `socket2` or `io-uring`.
 
+mod memory_group;
+
 use crate::mem::IoVec;
+pub(crate) use memory_group::usable_memory;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

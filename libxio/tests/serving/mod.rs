@@ -24,6 +24,7 @@ impl Server {
         Server::at(Fabric::shm().listen.resource())
     }
 
+    /// At a path, which may have `?allow=` behind it.
     pub fn at(path: &str) -> Server {
         watchdog();
         let mut server = Context::new(ContextOptions::default()).unwrap();
@@ -51,7 +52,8 @@ impl Server {
                 })
                 .unwrap();
         });
-        Server { path: path.to_owned(), handle, thread: Some(thread) }
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        Server { path, handle, thread: Some(thread) }
     }
 
     pub fn counters(&self) -> StatisticsSnapshot {

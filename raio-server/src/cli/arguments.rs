@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     /// Memory that is mapped of each client by shared memory; what lies beyond it is copied [default: 16G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     shared_memory: Option<u64>,
-    /// The same of all clients together [default: half of the machine's memory]
+    /// The same of all clients together [default: half of what the server may use]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     shared_memory_total: Option<u64>,
     /// Seconds of silence after which a client is given up [default: 10]

@@ -44,8 +44,8 @@ listen = ["tcp://127.0.0.1:5555"]
 # max_io = "4M"
 # memory = "1G"
 
-# Memory that is mapped of each client by shared memory; what lies beyond it is copied. And of all clients together (half of
-# the machine's memory by default): the server's pages are in it, so keep it below the limit of its memory group.
+# Memory that is mapped of each client by shared memory; what lies beyond it is copied. And of all clients together,
+# by default half of the machine's memory, or of what the server's memory group may use.
 # shared_memory = "16G"
 # shared_memory_total = "8G"
 

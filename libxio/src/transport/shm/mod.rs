@@ -20,7 +20,7 @@ mod socket;
 
 use super::{Link, Listener, Stream, Transport};
 use crate::mem::{Amount, Budget};
-use crate::{Error, Result, Uri};
+use crate::{Error, Result, Uri, sys};
 use identity::AllowList;
 use listener::ShmListener;
 use socket::ShmSocket;
@@ -41,18 +41,17 @@ pub struct SharedMemoryOptions {
     /// what Linux lets a process map (`vm.max_map_count`).
     pub total_regions_max: u32,
     /// Bytes of all regions and rings of all clients (rings take 516 KiB a client). A client whose rings find no room is
-    /// refused with ENOBUFS. Default: half of the machine's memory.
+    /// refused with ENOBUFS. Default: half of the machine's memory, or of what the process's memory groups leave it.
     pub total_bytes_max: u64,
 }
 
 impl Default for SharedMemoryOptions {
     fn default() -> Self {
-        let machine = rustix::system::sysinfo();
         SharedMemoryOptions {
             regions_max: 1024,
             region_bytes_max: 16 << 30,
             total_regions_max: 32_768,
-            total_bytes_max: (machine.totalram as u64).saturating_mul(machine.mem_unit.into()) / 2,
+            total_bytes_max: sys::usable_memory() / 2,
         }
     }
 }
