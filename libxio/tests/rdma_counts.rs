@@ -6,8 +6,8 @@ mod rdma_support;
 
 use conformance::{Pair, pattern};
 use libxio::{
-    Access, Error, Event, Landing, OutgoingRequest, OutgoingResponse, Region, SendOptions, Sgl,
-    StatisticsSnapshot,
+    Access, Error, Event, Landing, OutgoingRequest, OutgoingResponse, Region, SendOptions, ServerOptions,
+    Sgl, StatisticsSnapshot,
 };
 
 /// Operations that are counted; those before have warmed everything up.
@@ -141,7 +141,13 @@ fn zeros_are_sent_from_where_they_lie() {
 #[test]
 fn exposed_memory_is_written_into_the_readers_place() {
     const LENGTH: usize = 1 << 20;
-    let mut pair = Pair::new(rdma_support::fabric());
+    // As where the reader's device can't do it alone (`rdma_one_sided.rs`).
+    let mut pair = Pair::with(
+        rdma_support::fabric(),
+        |options| options.rdma.one_sided = false,
+        |_| {},
+        ServerOptions::default(),
+    );
     let (connection, peer) = pair.connect();
     let region = Region::allocate(LENGTH, false).unwrap();
     let content = pattern(LENGTH, 9);

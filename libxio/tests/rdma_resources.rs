@@ -11,31 +11,12 @@ use libxio::{
     AcceptOptions, Buffer, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
     OutgoingResponse, PinnedContext, ServerOptions, Session,
 };
-use std::process::Command;
+use rdma_support::{assert_held, held};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// How many objects of this kind (pd, cq, qp, mr, ...) a device has.
-fn held(device: &str, kind: &str) -> u64 {
-    let output = Command::new("rdma").args(["resource", "show", device]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut words = text.split_whitespace();
-    words.find(|word| *word == kind).unwrap_or_else(|| panic!("no {kind} in {text:?}"));
-    words.next().unwrap().parse().unwrap()
-}
-
-/// Waits until a device has as many of them; the kernel's own tidying takes a moment.
-#[track_caller]
-fn assert_held(device: &str, kind: &str, expected: u64) {
-    let start = Instant::now();
-    while held(device, kind) != expected {
-        assert!(start.elapsed() < LONG, "{} of {kind} instead of {expected}", held(device, kind));
-        thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn a_links_resources_are_its_workers() {

@@ -50,6 +50,17 @@ pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
     found.ok_or_else(|| format!("cargo built no program for the test {name}"))
 }
 
+/// Builds the unit tests of a library, and says where their program is.
+pub(crate) fn unit_tests(name: &str) -> Result<PathBuf> {
+    let mut build = cargo(&["test", "--no-run", "--quiet", "--message-format=json", "--lib"]);
+    let listed = child::output(build.args(EVERYTHING), BUILD_TIME)?;
+    let found = listed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|line| {
+        let is_ours = line["target"]["name"] == name && line["target"]["kind"][0] == "lib";
+        line["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
+    });
+    found.ok_or_else(|| format!("cargo built no program for the unit tests of {name}"))
+}
+
 /// Builds certain binaries of the release, with the same settings.
 pub(crate) fn programs(names: &[&str]) -> Result<()> {
     let mut build = cargo(&["build", "--release"]);

@@ -18,7 +18,7 @@ const GUEST_TIME_FULL: Duration = Duration::from_secs(7200);
 /// A variable that chooses among the steps: an extended regular expression for their names.
 const STEPS: &str = "RAIO_RDMA_STEPS";
 /// The tests of libxio that need devices.
-const TESTS: [&str; 4] = ["rdma", "rdma_counts", "rdma_cuts", "rdma_resources"];
+const TESTS: [&str; 5] = ["rdma", "rdma_counts", "rdma_cuts", "rdma_one_sided", "rdma_resources"];
 
 /// Runs them.
 ///
@@ -36,6 +36,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     for name in TESTS {
         variables.push(variable(&format!("TEST_{}", name.to_uppercase()), &compile::test_program(name)?));
     }
+    variables.push(variable("UNIT_TESTS", &compile::unit_tests("libxio")?));
     let engine = fio::build()?;
     variables.push(variable("FIO_ENGINE", &engine.folder));
     let folder = tempfile::tempdir().map_err(|cause| format!("can't make a temporary folder: {cause}"))?;

@@ -111,8 +111,9 @@ impl Context {
             return;
         }
         entry.expired = true;
-        let token = entry.token;
-        let ask = entry.cancel == Cancel::None;
+        let (token, known) = (entry.token, entry.id(id.slot));
+        // What the link does by itself the peer can't stop.
+        let ask = entry.cancel == Cancel::None && !entry.alone;
         if ask {
             entry.cancel = Cancel::Silent;
         }
@@ -124,7 +125,7 @@ impl Context {
             let outcome = Ok(CancelOutcome::TooLate);
             self.events.push_back(Event::CancelEnded { connection, id, token, outcome });
         }
-        self.events.push_back(Event::Response { connection, id, token, outcome });
+        self.events.push_back(Event::Response { connection, id: known, token, outcome });
         if ask {
             self.statistics.cancels.add(1);
             self.send_cancel(key, id);

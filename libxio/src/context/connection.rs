@@ -16,7 +16,7 @@ use crate::session::{
 use crate::transport::{OutgoingFrame, Place, SentFrame, Sink};
 use crate::wire::{
     EXTENSION_BYTES_MAX, FEATURE_CRC, FEATURE_PLACEMENT, FrameFlags, FrameHead, FrameKind, FrameLimits,
-    Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, SessionId, Violation, Welcome,
+    Goodbye, Hello, Limits, LoopKind, Refusal, RejectReason, RemoteAddress, SessionId, Violation, Welcome,
 };
 use crate::{Error, Pool, Sgl, Uri};
 use std::collections::VecDeque;
@@ -491,6 +491,10 @@ impl Sink for ConnectionSink<'_> {
             kind => return Err(Violation::UnexpectedKind(kind as u8)),
         }
         Ok(None)
+    }
+
+    fn reached(&mut self, slot: u16, sequence: u32, refused: Option<RemoteAddress>) {
+        self.end_alone(slot, sequence, refused);
     }
 
     fn has_enough(&self) -> bool {

@@ -541,7 +541,10 @@ impl Context {
         tracing::warn!(%reason, "closing a connection");
         // The link lives on for its farewell, without the connection; not where frames are queued, whose data goes
         // back to its owner now, nor where the peer has memory of ours.
-        if self.links.get(link).is_some_and(|entry| entry.link.unsent_bytes() == 0 && !entry.link.lends())
+        let may_stay = |entry: &LinkEntry| {
+            entry.link.unsent_bytes() == 0 && !entry.link.lends() && !entry.link.is_at_memory()
+        };
+        if self.links.get(link).is_some_and(may_stay)
             && let Some(state) = self.connections.get_mut(connection)
         {
             state.link = NO_LINK;

@@ -2,6 +2,7 @@
 
 use super::connection::ConnectionState;
 use super::event::Landing;
+use super::handles::RequestId;
 use crate::transport::{Lent, Link, OutgoingFrame, SentFrame};
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind};
 use crate::{Error, HeaderBytes, Pool, Sgl};
@@ -29,6 +30,10 @@ pub(crate) struct Outstanding {
     /// The peer reads the data in place, and writes the landing.
     pub data_lent: bool,
     pub landing_lent: bool,
+    /// The link does it by itself; the peer knows nothing of it.
+    pub alone: bool,
+    /// It began so: its number is not the application's, since it may be another request's soon.
+    pub nameless: bool,
     /// It waits for the byte grant.
     pub waits: bool,
     /// Its data was announced, and the peer has not asked for it.
@@ -75,6 +80,8 @@ impl Outstanding {
             sent: false,
             data_lent: false,
             landing_lent: false,
+            alone: false,
+            nameless: false,
             waits: false,
             announced: false,
             kept: Sgl::new(),
@@ -89,6 +96,11 @@ impl Outstanding {
 }
 
 impl Outstanding {
+    /// What the application knows it by. Numbers count from 1, so that one without can't be cancelled.
+    pub(crate) fn id(&self, slot: u16) -> RequestId {
+        RequestId { slot, sequence: if self.nameless { 0 } else { self.sequence } }
+    }
+
     /// Lends the peer what it can reach of the request's data and landing; what is returned tells it where they lie.
     /// `immediate` is the most data that travels without an announcement: where one is needed, the landing's turn does
     /// not come.

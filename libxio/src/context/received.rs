@@ -277,7 +277,7 @@ impl ConnectionSink<'_> {
         let Some(entry) = self.state.requester.finish(head.slot) else { return Ok(()) };
         self.statistics.requests_outstanding.subtract(1);
         let connection = self.state.handle;
-        let id = RequestId { slot: head.slot, sequence: head.sequence };
+        let id = entry.id(head.slot);
         let failed = head.flags.contains(FrameFlags::FAILED).then_some(head.room);
         if entry.cancel == Cancel::Asked {
             let outcome = match failed {

@@ -3,23 +3,26 @@
 //!
 //! The owner exposes a part of a region on one connection and sends its description to the peer in any message. The
 //! owner's context checks key, bounds and permission of each access. On shared memory it then copies between the exposed
-//! memory and that of a client that asks, once, and only the frames travel. Where the transport reaches the memory itself
-//! ([`Link::reach`](crate::transport::Link::reach)) no frames are sent.
+//! memory and that of a client that asks, once, and only the frames travel. Where the asking side's link reaches the memory
+//! by itself ([`Link::reach`](crate::transport::Link::reach)) the owner's context has no part in it, and no frames are sent.
 
 use super::Context;
 use super::connection::{ConnectionSink, ConnectionState};
 use super::event::{Event, Landing, Reply};
 use super::handles::{Connection, RequestId};
 use super::message::SendOptions;
-use super::outgoing::{HeldFrame, Outstanding};
-use super::requests::{check_landing, limit};
+use super::outgoing::{HeldFrame, Numbered, Outstanding};
+use super::requests::{check_landing, earlier, limit};
+use super::turn::millis;
+use crate::reactor::Key;
 use crate::session::Admission;
-use crate::transport::{PLACEMENT_BYTES, Placement, Reach, ReachError};
+use crate::transport::{Link, OutgoingFrame, PLACEMENT_BYTES, Placement, Reach};
 use crate::wire::{
-    ExtensionWriter, FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED, FAILED_OUT_OF_BOUNDS,
-    FrameFlags, FrameHead, FrameKind, RemoteAddress, Violation,
+    ExtensionBytes, ExtensionWriter, FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED,
+    FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead, FrameKind, RemoteAddress, Violation,
 };
 use crate::{Error, HeaderBytes, Region, Result, Sgl, sys};
+use std::time::{Duration, Instant};
 
 /// Stretches of memory exposed on one connection at a time.
 const EXPOSED_MAX: usize = 65_536;
@@ -52,7 +55,7 @@ pub struct RemoteRegion {
     access: Access,
     length: u64,
     key: [u8; 16],
-    /// All zero where there are only frames.
+    /// The transport's own; all zero where it has nothing to say.
     placement: Placement,
 }
 
@@ -120,6 +123,46 @@ pub(crate) struct Exposed {
 }
 
 impl ConnectionState {
+    /// Begins an operation that the link does by itself. It takes a slot, whose number it gives back at its end, since the
+    /// peer never hears of it. Gives the operation back where the link can't do it.
+    #[allow(clippy::result_large_err, reason = "the operation goes back to be sent by frames")]
+    fn begin_alone(
+        &mut self,
+        mut entry: Outstanding,
+        address: RemoteAddress,
+        data: Sgl,
+        link: &mut dyn Link,
+        (timeout, now): (Option<Duration>, Instant),
+    ) -> std::result::Result<(RequestId, Option<Instant>), (Outstanding, Sgl)> {
+        let write = entry.kind == FrameKind::RemoteWrite;
+        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
+        entry.deadline = deadline.zip(timeout.map(millis));
+        let (slot, sequence) = match self.requester.begin(entry) {
+            Ok(numbers) => numbers,
+            Err(entry) => return Err((entry, data)),
+        };
+        let begun = self.requester.get_mut(slot).is_some_and(|entry| {
+            let local = match &entry.landing {
+                _ if write => &data,
+                Landing::Place(list) => list,
+                Landing::Pool(_) | Landing::None => return false,
+            };
+            link.reach(Reach { slot, sequence, address, local, write })
+        });
+        if !begun && let Some(entry) = self.requester.take_back(slot) {
+            return Err((entry, data));
+        }
+        self.next_deadline = earlier(self.next_deadline, deadline);
+        self.counts.requests_sent += 1;
+        let mut id = RequestId { slot, sequence };
+        if let Some(entry) = self.requester.get_mut(slot) {
+            (entry.sequence, entry.alone, entry.nameless) = (sequence, true, true);
+            entry.kept = data;
+            id = entry.id(slot);
+        }
+        Ok((id, deadline))
+    }
+
     /// The memory of an access, or the reason why there is none.
     fn exposed_memory(
         &self,
@@ -193,6 +236,54 @@ impl ConnectionSink<'_> {
             self.state.exposed_memory(&address, head.room, false)
         };
         self.end_remote(head, outcome, landing)
+    }
+
+    /// An operation that the link has begun by itself has ended; or it goes to this address by frames.
+    pub(super) fn end_alone(&mut self, slot: u16, sequence: u32, refused: Option<RemoteAddress>) {
+        let state = &mut *self.state;
+        if !state.requester.is_current(slot, sequence) {
+            return;
+        }
+        let Some(address) = refused else { return self.done_alone(slot) };
+        self.statistics.operations_refused.add(1);
+        self.statistics.requests_sent.add(1);
+        let Some(entry) = state.requester.get_mut(slot) else { return };
+        entry.alone = false;
+        let data = std::mem::take(&mut entry.kept);
+        match state.start(Numbered::Request { slot }, &address.encode(), data, ExtensionBytes::new()) {
+            Some(OutgoingFrame { head, header, data, .. }) => {
+                self.replies.push(HeldFrame::new(head, HeaderBytes::from_slice(header), data));
+            }
+            None => {
+                self.statistics.waiting_for_grant.add(1);
+                self.statistics.grant_stalls.add(1);
+            }
+        }
+    }
+
+    fn done_alone(&mut self, slot: u16) {
+        let Some(entry) = self.state.requester.take_back(slot) else { return };
+        self.statistics.requests_outstanding.subtract(1);
+        self.statistics.operations_alone.add(1);
+        let connection = self.state.handle;
+        let id = entry.id(slot);
+        if let Some(token) = entry.notify {
+            self.events.push_back(Event::Sent { connection, token, outcome: Ok(entry.kept) });
+        }
+        let data = match entry.landing {
+            Landing::Place(list) => list,
+            Landing::Pool(_) | Landing::None => Sgl::new(),
+        };
+        if entry.expired {
+            if entry.named {
+                let token = entry.token;
+                self.events.push_back(Event::Released { connection, token, memory: data });
+            }
+            return;
+        }
+        self.statistics.request_latency.record(self.now_ns.saturating_sub(entry.begun_ns));
+        let outcome = Ok(Reply { header: HeaderBytes::new(), data });
+        self.events.push_back(Event::Response { connection, id, token: entry.token, outcome });
     }
 
     /// Bytes were copied between exposed memory and the peer's.
@@ -277,7 +368,8 @@ impl Context {
         let link = state.link;
         // Below EXPOSED_MAX.
         let number = free as u32;
-        let placement = self.links.get_mut(link).and_then(|entry| entry.link.expose(number, &memory, access));
+        let placement =
+            self.links.get_mut(link).and_then(|entry| entry.link.expose(number, &memory, access, &key));
         let length = length as u64;
         Ok(RemoteRegion { number, access, length, key, placement: placement.unwrap_or_default() })
     }
@@ -305,8 +397,9 @@ impl Context {
     }
 
     /// Reads from the peer's exposed memory: as many bytes from `offset` as the landing has room for. It ends as a
-    /// request does, with an [`Event::Response`](crate::Event::Response) whose header is empty; it takes a slot, can be
-    /// cancelled and may have a deadline.
+    /// request does, with an [`Event::Response`](crate::Event::Response) whose header is empty; it takes a slot and may have
+    /// a deadline. A cancel is always too late; where this side's device reaches the memory by itself (RDMA) there is
+    /// nobody to ask, and [`Context::cancel`] says [`Error::StaleHandle`].
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], [`Error::NotPermitted`] by the description; otherwise as [`Context::request`].
@@ -324,25 +417,12 @@ impl Context {
         let (key, state) = self.open_connection(connection)?;
         let room = limit("bytes of a remote read", landing.room(), state.own.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
-        let landing = match landing {
-            Landing::Pool(room) if region.placement != Placement::default() => {
-                Landing::Place(self.pool.take_list(room as usize)?)
-            }
-            other => other,
-        };
-        if let Landing::Place(list) = &landing
-            && let Some(outcome) =
-                self.reach(connection, region, Reach::read(address, &region.placement, list))
-        {
-            let data = if let Landing::Place(list) = landing { list } else { Sgl::new() };
-            return Ok(self.end_reached(connection, token, outcome.map(|()| data)));
-        }
         let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room, self.now_ns);
         let options = SendOptions { receipt: false, notify: None, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;
         }
-        self.begin_request(key, entry, &address.encode(), Sgl::new(), &options)
+        self.begin_remote(key, entry, address, Sgl::new(), &options)
     }
 
     /// Writes to the peer's exposed memory at `offset`. It ends as [`Context::remote_read`] does. After an error, or
@@ -363,48 +443,54 @@ impl Context {
         let (key, state) = self.open_connection(connection)?;
         limit("bytes of a remote write", data.len(), state.theirs.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
-        let reach = Reach::write(address, &region.placement, &data);
-        if let Some(outcome) = self.reach(connection, region, reach) {
-            return Ok(self.end_reached(connection, token, outcome.map(|()| Sgl::new())));
-        }
         let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now_ns);
         let options = SendOptions { receipt: false, ..options };
         if options.more {
             entry.flags = FrameFlags::MORE;
         }
-        self.begin_request(key, entry, &address.encode(), data, &options)
+        self.begin_remote(key, entry, address, data, &options)
     }
 
-    /// Tries the transport's own way to the memory.
-    fn reach(
+    /// Begins a one-sided operation: the link does it by itself if it can, else it goes by frames.
+    fn begin_remote(
         &mut self,
-        connection: Connection,
-        region: &RemoteRegion,
-        reach: Reach<'_>,
-    ) -> Option<std::result::Result<(), ReachError>> {
-        if region.placement == Placement::default() {
-            return None;
+        key: Key,
+        mut entry: Outstanding,
+        address: RemoteAddress,
+        data: Sgl,
+        options: &SendOptions,
+    ) -> Result<RequestId> {
+        let write = entry.kind == FrameKind::RemoteWrite;
+        let length = if write { data.len() } else { entry.room as usize };
+        // Where data is checked, it has to go by frames, which carry the sum.
+        if let Some(state) = self.connections.get_mut(key).filter(|state| !state.crc)
+            && let Some(link) = self.links.get_mut(state.link)
+            && link.link.reaches(&address, length, write)
+        {
+            let in_pool = matches!(entry.landing, Landing::Pool(_));
+            if in_pool && let Ok(list) = self.pool.take_list(length) {
+                entry.landing = Landing::Place(list);
+            }
+            entry.notify = options.notify;
+            let now = if self.options.clock.is_virtual() { self.now } else { Instant::now() };
+            let timeout = options.timeout;
+            match state.begin_alone(entry, address, data, link.link.as_mut(), (timeout, now)) {
+                Ok((id, deadline)) => {
+                    self.next_expiry = earlier(self.next_expiry, deadline);
+                    self.statistics.requests_outstanding.add(1);
+                    let link = state.link;
+                    self.touch_link(link);
+                    return Ok(id);
+                }
+                Err((mut entry, data)) => {
+                    if in_pool {
+                        entry.landing = Landing::Pool(entry.room);
+                    }
+                    return self.begin_request(key, entry, &address.encode(), data, options);
+                }
+            }
         }
-        let link = self.connection_state(connection).ok()?.link;
-        self.links.get_mut(link)?.link.reach(reach)
-    }
-
-    fn end_reached(
-        &mut self,
-        connection: Connection,
-        token: u64,
-        outcome: std::result::Result<Sgl, ReachError>,
-    ) -> RequestId {
-        let outcome = match outcome {
-            Ok(data) => Ok(Reply { header: HeaderBytes::new(), data }),
-            Err(ReachError::NoRegion) => Err(Error::NotExposed),
-            Err(ReachError::OutOfBounds) => Err(Error::OutOfBounds),
-            Err(ReachError::NotPermitted) => Err(Error::NotPermitted),
-        };
-        // Sequence numbers count from 1: this one is no request that could be cancelled.
-        let id = RequestId { slot: 0, sequence: 0 };
-        self.events.push_back(Event::Response { connection, id, token, outcome });
-        id
+        self.begin_request(key, entry, &address.encode(), data, options)
     }
 }
 

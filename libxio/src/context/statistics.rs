@@ -119,6 +119,10 @@ counters! {
     handshakes_failed,
     /// Times a link had to wait for pool memory.
     pool_stalls,
+    /// One-sided operations of this side that its device did without the owner's doing.
+    operations_alone,
+    /// Those that were begun so and refused by the owner's device, and went by frames.
+    operations_refused,
     /// Work requests (SEND, RDMA READ, RDMA WRITE) handed to RDMA devices.
     rdma_posts,
     /// Doorbells: calls that handed them over, in chains.

@@ -206,7 +206,7 @@ impl Buffer {
     #[cfg(feature = "rdma")]
     pub(crate) fn lasting_region(&self) -> Option<&Region> {
         let region = match &self.owner {
-            Owner::Pool { pool, class, index } => pool.region_of(*class, *index)?,
+            Owner::Pool { pool, class, index } => pool.chunk_region(*class, *index),
             Owner::Region { region } => region,
             _ => return None,
         };

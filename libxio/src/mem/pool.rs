@@ -216,8 +216,12 @@ impl PoolShared {
     /// The region of a buffer that is out, if the buffer's pages are its own.
     pub(super) fn region_of(&self, class: u8, index: u32) -> Option<&Region> {
         let (size, _) = CLASSES[usize::from(class)];
-        let chunk = self.classes[usize::from(class)].chunk(place_of(index).0);
-        size.is_multiple_of(PAGE_BYTES).then_some(&chunk.region)
+        size.is_multiple_of(PAGE_BYTES).then(|| self.chunk_region(class, index))
+    }
+
+    /// The region of a buffer that is out.
+    pub(super) fn chunk_region(&self, class: u8, index: u32) -> &Region {
+        &self.classes[usize::from(class)].chunk(place_of(index).0).region
     }
 
     pub(super) fn give_back(&self, class: u8, index: u32) {

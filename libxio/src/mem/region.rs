@@ -166,6 +166,11 @@ impl Region {
         if bytes == 0 {
             return Ok(());
         }
+        #[cfg(feature = "rdma")]
+        {
+            shared.tear();
+            tell_watchers(|watcher| watcher.region_torn(self.number()));
+        }
         let failed = |cause| Error::system(format!("replacing {bytes} bytes of shared memory"), &cause);
         shared.replace(self.inner.pointer, offset, bytes).map_err(failed)
     }
@@ -230,6 +235,12 @@ fn advise(pointer: NonNull<u8>, length: usize, advice: libc::c_int) {
 pub(crate) trait RegionWatcher: Send + Sync {
     /// When this returns, nobody reaches the region's memory by this watcher's doing any more.
     fn region_ends(&self, number: u64);
+
+    /// Some of the region's pages are about to be replaced: who knows them by their physical place, and can't ask
+    /// [`Region::is_torn`] each time, gives them up.
+    fn region_torn(&self, number: u64) {
+        let _ = number;
+    }
 }
 
 /// Locked when a watcher is added and when a region ends: rare events.
@@ -244,16 +255,19 @@ pub(crate) fn watch_regions(watcher: &Arc<dyn RegionWatcher>) {
     watchers.push(Arc::downgrade(watcher));
 }
 
+#[cfg(feature = "rdma")]
+fn tell_watchers(what: impl Fn(&dyn RegionWatcher)) {
+    // Not called under the lock: the last owner of a watcher may be the one that is upgraded here.
+    let watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for watcher in watchers.iter().filter_map(Weak::upgrade) {
+        what(watcher.as_ref());
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         #[cfg(feature = "rdma")]
-        {
-            // Not called under the lock: the last owner of a watcher may be the one that is upgraded here.
-            let watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for watcher in watchers.iter().filter_map(Weak::upgrade) {
-                watcher.region_ends(self.number);
-            }
-        }
+        tell_watchers(|watcher| watcher.region_ends(self.number));
         if let Origin::Mapped { length, process, .. } = self.origin
             && process == std::process::id()
         {

@@ -73,6 +73,12 @@ impl Shared {
         self.first.as_fd()
     }
 
+    /// Some of its pages are about to be replaced.
+    #[cfg(feature = "rdma")]
+    pub(super) fn tear(&self) {
+        self.torn.store(true, Ordering::Release);
+    }
+
     pub(super) fn is_torn(&self) -> bool {
         self.torn.load(Ordering::Acquire)
     }

@@ -191,10 +191,11 @@ pub trait Link: Send + Debug {
     /// Links that never hold landing memory between calls have nothing to do.
     fn discard_landing(&mut self) {}
 
-    /// Memory was exposed to the peer. A transport that can let the peer reach it without frames (shared memory, a
-    /// device) returns how; this travels to the peer in the memory's description. The default has no such way.
-    fn expose(&mut self, region: u32, memory: &Buffer, access: Access) -> Option<Placement> {
-        let _ = (region, memory, access);
+    /// Memory was exposed to the peer, with a key that its description carries. A transport that can let the peer reach it
+    /// without frames (a device) sees to that, and may return bytes of its own for the description. The default has no
+    /// such way.
+    fn expose(&mut self, region: u32, memory: &Buffer, access: Access, key: &[u8; 16]) -> Option<Placement> {
+        let _ = (region, memory, access, key);
         None
     }
 
@@ -203,11 +204,24 @@ pub trait Link: Send + Debug {
         let _ = region;
     }
 
-    /// Reads or writes the peer's exposed memory without frames. `None`: this transport (or this memory) has no such
-    /// way, the session uses frames. It completes before it returns, or not at all.
-    fn reach(&mut self, reach: Reach<'_>) -> Option<std::result::Result<(), ReachError>> {
+    /// Whether this end may be able to do an access of so many bytes to the peer's exposed memory by itself.
+    fn reaches(&self, address: &RemoteAddress, length: usize, write: bool) -> bool {
+        let _ = (address, length, write);
+        false
+    }
+
+    /// Begins to read or write the peer's exposed memory without frames and without the peer's doing; the next flush sends
+    /// it on its way. False: this transport (or this memory) has no such way, the session uses frames. What comes of it
+    /// is told by [`Sink::reached`] in a receive; until then, or until the link is fenced, the local memory is in use.
+    fn reach(&mut self, reach: Reach<'_>) -> bool {
         let _ = reach;
-        None
+        false
+    }
+
+    /// Whether memory of this side may be touched by [`Link::reach`], or by the peer because it is exposed: then the link
+    /// must not outlive its connection, not even for a farewell.
+    fn is_at_memory(&self) -> bool {
+        false
     }
 
     /// Ends the link: when this returns, no memory that was handed to it is touched any more, but for what was lent.
@@ -253,6 +267,12 @@ pub trait Sink {
         false
     }
 
+    /// An access that [`Link::reach`] has begun, by the numbers that it was given, is done; or it could not be, and has to
+    /// go to this address by frames.
+    fn reached(&mut self, slot: u16, sequence: u32, refused: Option<RemoteAddress>) {
+        let _ = (slot, sequence, refused);
+    }
+
     /// The last byte of a frame is with the transport, which does not touch its data any more.
     fn frame_sent(&mut self, sent: SentFrame, data: Sgl);
 }
@@ -268,7 +288,7 @@ pub enum Place {
     Later,
 }
 
-/// How exposed memory is reached without frames: the transport's own bytes.
+/// What a transport has to say in the description of exposed memory: bytes of its own.
 pub type Placement = [u8; PLACEMENT_BYTES];
 /// Bytes of a [`Placement`].
 pub const PLACEMENT_BYTES: usize = 24;
@@ -276,40 +296,16 @@ pub const PLACEMENT_BYTES: usize = 24;
 /// An access to the peer's exposed memory without frames.
 #[derive(Debug)]
 pub struct Reach<'a> {
+    /// Numbers that name it.
+    pub slot: u16,
+    /// As above.
+    pub sequence: u32,
     /// Where.
     pub address: RemoteAddress,
-    /// What the peer's transport said about the memory.
-    pub placement: &'a Placement,
     /// Local memory: the source of a write, the target of a read, as long as the range.
     pub local: &'a Sgl,
     /// Whether the peer's memory is written.
     pub write: bool,
-}
-
-impl<'a> Reach<'a> {
-    /// A read into `local`.
-    #[must_use]
-    pub fn read(address: RemoteAddress, placement: &'a Placement, local: &'a Sgl) -> Reach<'a> {
-        Reach { address, placement, local, write: false }
-    }
-
-    /// A write from `local`.
-    #[must_use]
-    pub fn write(address: RemoteAddress, placement: &'a Placement, local: &'a Sgl) -> Reach<'a> {
-        Reach { address, placement, local, write: true }
-    }
-}
-
-/// Why memory could not be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReachError {
-    /// No such memory is exposed (any more), or the key is wrong.
-    NoRegion,
-    /// The range leaves the exposed memory.
-    OutOfBounds,
-    /// The memory is not exposed for this.
-    NotPermitted,
 }
 
 /// A frame to send. What is borrowed is copied by the link, at once.

@@ -5,8 +5,10 @@
 //! the device reads or writes (staged bytes, data, registrations made for one operation) is held until then.
 
 use super::cm::CmId;
-use super::domain::{Domain, MESSAGE_BYTES, Slab, post_chained};
-use super::verbs::{CompletionQueue, MemoryRegion, RegisteredRegion, check};
+use super::domain::{Domain, Slab, post_chained};
+use super::side_queue::SIDE_DEPTH;
+use super::staging::{STAGING_BYTES, Staging};
+use super::verbs::{CompletionQueue, MemoryRegion, check};
 use crate::Statistics;
 use rdma_sys as sys;
 use smallvec::SmallVec;
@@ -24,8 +26,6 @@ const SEND_DEPTH: u32 = 256;
 const SIGNAL_INTERVAL: u32 = SEND_DEPTH / 4;
 /// Bytes of staged messages after which a completion is asked for.
 const SIGNAL_STAGED_BYTES: usize = STAGING_BYTES / 4;
-/// Registered memory for the heads of messages, and for small data: at least eight of the longest messages.
-const STAGING_BYTES: usize = 64 << 10;
 /// Pieces of memory in one work request.
 pub(super) const PIECES_MAX: u32 = 16;
 /// Bytes that are asked to be carried in the work request itself; a device that can't is asked for less.
@@ -37,12 +37,19 @@ const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 /// Marks the work requests of received messages.
 const RECEIVE: u64 = 1 << 63;
+/// Marks the work requests of one-sided operations on the link's other queue pair.
+const REACH: u64 = 1 << 62;
 /// The number of the request behind all others.
 const LAST: u64 = RECEIVE - 1;
 
 /// The identifier of the work request that receives into this buffer.
 pub(super) fn receive_id(number: u32) -> u64 {
     RECEIVE | u64::from(number)
+}
+
+/// The identifier of the work requests of a one-sided operation, by the other queue pair's epoch and the slot.
+pub(super) fn reach_id(epoch: u16, slot: u16) -> u64 {
+    REACH | u64::from(epoch) << 16 | u64::from(slot)
 }
 
 /// What has happened to work.
@@ -52,6 +59,8 @@ pub(super) enum Done {
     Received { buffer: u32, length: usize },
     /// All work up to this number is done.
     Sent { upto: u64 },
+    /// A one-sided operation on the other queue pair has ended with this status.
+    Reached { epoch: u16, slot: u16, status: u32 },
     /// Something has failed with this status; the queue pair is stopped. A receive gives its buffer back.
     Failed { status: u32, buffer: Option<u32> },
 }
@@ -187,8 +196,9 @@ impl Endpoint {
     fn build(id: &CmId, domain: &Arc<Domain>, window: u32) -> io::Result<Endpoint> {
         let limits = domain.limits;
         let depth = SEND_DEPTH.min(limits.work_requests_max);
-        // Every send and every message of the window may complete before we look.
-        let queue = CompletionQueue::new(domain.device, (depth + window + 16).min(limits.completions_max))?;
+        // Every send, every message of the window, and every one-sided operation may complete before we look.
+        let entries = depth + window + SIDE_DEPTH + 16;
+        let queue = CompletionQueue::new(domain.device, entries.min(limits.completions_max))?;
         let pieces_max = PIECES_MAX.min(limits.sge_max);
         let shared = domain.receives().queue();
         let mut inline_max = None;
@@ -254,6 +264,11 @@ impl Endpoint {
 
     pub(super) fn domain(&self) -> &Arc<Domain> {
         &self.domain
+    }
+
+    /// Where completions come out, for the link's other queue pairs, which have to go before this.
+    pub(super) fn completions(&self) -> *mut sys::ibv_cq {
+        self.queue.as_ptr()
     }
 
     pub(super) fn completion_fd(&self) -> RawFd {
@@ -397,7 +412,11 @@ impl Endpoint {
             let is_receive = completion.wr_id & RECEIVE != 0;
             // The number of a buffer is the lower half.
             let buffer = completion.wr_id as u32;
-            if completion.status != sys::ibv_wc_status::IBV_WC_SUCCESS {
+            if completion.wr_id >> 32 == REACH >> 32 {
+                // The two halves of the lower half.
+                let (epoch, slot) = ((buffer >> 16) as u16, buffer as u16);
+                each(Done::Reached { epoch, slot, status: completion.status });
+            } else if completion.status != sys::ibv_wc_status::IBV_WC_SUCCESS {
                 each(Done::Failed { status: completion.status, buffer: is_receive.then_some(buffer) });
             } else if is_receive {
                 each(Done::Received { buffer, length: completion.byte_len as usize });
@@ -537,51 +556,5 @@ impl Chain {
             length: piece.length as u32,
             lkey: piece.key,
         });
-    }
-}
-
-/// A ring of registered memory for the bytes that are put together for a message.
-#[derive(Debug)]
-struct Staging {
-    memory: RegisteredRegion,
-    /// Positions counted from the beginning; what lies between them is with the device.
-    start: u64,
-    end: u64,
-    /// Place and length of what was taken last.
-    last: (usize, usize),
-}
-
-impl Staging {
-    fn new(domain: &Domain) -> io::Result<Staging> {
-        let memory = RegisteredRegion::allocate(domain.protection(), STAGING_BYTES)?;
-        Ok(Staging { memory, start: 0, end: 0, last: (0, 0) })
-    }
-
-    fn take(&mut self, length: usize) -> Option<&mut [u8]> {
-        debug_assert!(length <= MESSAGE_BYTES);
-        // The remainder is below STAGING_BYTES.
-        let at = (self.end % STAGING_BYTES as u64) as usize;
-        let skipped = if at + length > STAGING_BYTES { STAGING_BYTES - at } else { 0 };
-        let end = self.end + (skipped + length) as u64;
-        if end - self.start > STAGING_BYTES as u64 {
-            return None;
-        }
-        self.end = end;
-        let at = if skipped > 0 { 0 } else { at };
-        self.last = (at, length);
-        // SAFETY: the range is inside the memory, which is this ring's alone; the device reads only what is between
-        // `start` and the old `end`, which it does not overlap.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(at), length) })
-    }
-
-    fn last(&self) -> LocalPiece {
-        let (at, length) = self.last;
-        // SAFETY: `take` found the range inside the memory.
-        let address = unsafe { self.memory.as_ptr().add(at) };
-        LocalPiece { address, length, key: self.memory.local_key() }
-    }
-
-    fn release(&mut self, upto: u64) {
-        self.start = self.start.max(upto);
     }
 }

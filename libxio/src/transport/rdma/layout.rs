@@ -33,7 +33,10 @@ fn numbers() -> Vec<Line> {
         "imm_data" => offset_of!(ibv_wc, imm_data_invalidated_rkey_union));
     fields!(lines, "struct " ibv_qp_cap, max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data);
     fields!(lines, "struct " ibv_qp_init_attr, qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all);
-    fields!(lines, "struct " ibv_qp_attr, qp_state, cur_qp_state, path_mtu, cap, ah_attr, timeout, retry_cnt);
+    fields!(lines, "struct " ibv_qp_attr, qp_state, cur_qp_state, path_mtu, rq_psn, sq_psn, dest_qp_num,
+        qp_access_flags, cap, ah_attr, pkey_index, max_rd_atomic, max_dest_rd_atomic, min_rnr_timer, port_num, timeout,
+        retry_cnt, rnr_retry);
+    fields!(lines, "struct " ibv_device, transport_type, name);
     fields!(lines, "struct " ibv_srq_attr, max_wr, max_sge, srq_limit);
     fields!(lines, "struct " ibv_srq_init_attr, srq_context, attr);
     fields!(lines, "struct " ibv_mr, context, pd, addr, length, handle, lkey, rkey);

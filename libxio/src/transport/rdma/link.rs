@@ -2,6 +2,7 @@
 //! [`Receiving`].
 
 mod connecting;
+mod one_sided;
 
 use super::Shared;
 use super::cm::{CmEvent, CmEventKind, CmId, ConnectParameters};
@@ -9,13 +10,19 @@ use super::credit::Credits;
 use super::domain::{Identity, MESSAGE_BYTES};
 use super::endpoint::{Done, Endpoint};
 use super::events::DeviceWatch;
+use super::exposing::Exposing;
 use super::message::{Greeting, MessageHead, MessageKind};
+use super::notes::Note;
+use super::reaching::Reaching;
 use super::receiving::Receiving;
 use super::registration::KeyCache;
 use super::sending::Sending;
-use crate::Sgl;
-use crate::transport::{Armed, Flushed, Lent, Link, LinkError, OutgoingFrame, Received, Sink};
-use crate::wire::{FrameHead, FrameKind, FrameLimits};
+use crate::transport::{
+    Armed, Flushed, Lent, Link, LinkError, OutgoingFrame, Placement, Reach, Received, Sink,
+};
+use crate::wire::{FrameHead, FrameKind, FrameLimits, RemoteAddress, Violation};
+use crate::{Access, Buffer, Sgl};
+use one_sided::Parts;
 use rdma_sys::ibv_wc_status as status;
 use rustix::event::epoll;
 use std::collections::VecDeque;
@@ -47,6 +54,9 @@ pub(super) struct RdmaLink {
     phase: Phase,
     /// Why the link is dead; told when everything that has arrived is delivered.
     dead: Option<LinkError>,
+    // Before the endpoint, whose completion queue they use.
+    exposing: Exposing,
+    reaching: Reaching,
     endpoint: Option<Endpoint>,
     // After the endpoint, which is stopped before the identifier goes.
     id: CmId,
@@ -64,6 +74,10 @@ pub(super) struct RdmaLink {
     sending: Sending,
     receiving: Receiving,
     keys: KeyCache,
+    /// Both ends speak in notes.
+    has_notes: bool,
+    /// Notes that wait for credits, few for each exposed memory.
+    notes: VecDeque<Note>,
     /// Messages that have come and are not taken yet: buffer, length, kind.
     arrived: VecDeque<Arrived>,
     /// Buffers whose messages are taken, to be posted again.
@@ -143,6 +157,8 @@ impl RdmaLink {
             peer,
             phase: Phase::Resolving,
             dead: None,
+            exposing: Exposing::default(),
+            reaching: Reaching::default(),
             endpoint: None,
             id,
             descriptors,
@@ -155,6 +171,8 @@ impl RdmaLink {
             sending: Sending::default(),
             receiving: Receiving::new(),
             keys: KeyCache::new(),
+            has_notes: false,
+            notes: VecDeque::new(),
             arrived: VecDeque::new(),
             free: Vec::new(),
             armed: false,
@@ -211,6 +229,8 @@ impl RdmaLink {
             && self.arrived.is_empty()
             && self.receiving.is_idle()
             && !self.sending.has_news()
+            && !self.reaching.has_news()
+            && self.notes.is_empty()
             && !self.credits.as_ref().is_some_and(Credits::is_due)
     }
 
@@ -218,7 +238,8 @@ impl RdmaLink {
         let Some(endpoint) = &mut self.endpoint else { return Ok(0) };
         let (arrived, free, sending) = (&mut self.arrived, &mut self.free, &mut self.sending);
         let fetching = &mut self.receiving.fetching;
-        let mut failed = None;
+        let reaching = &mut self.reaching;
+        let (mut failed, mut refused) = (None, false);
         let known = arrived.len();
         let polled = endpoint.poll(|done| match done {
             Done::Received { buffer, length } => {
@@ -228,12 +249,20 @@ impl RdmaLink {
                 sending.done(upto);
                 fetching.done(upto);
             }
+            Done::Reached { epoch, slot, status } => match reaching.completed(epoch, slot, status) {
+                Ok(is_sound) => refused |= !is_sound,
+                Err(status) => failed = failed.or(Some(status)),
+            },
             Done::Failed { status, buffer } => {
                 free.extend(buffer);
                 failed = failed.or(Some(status));
             }
         });
         let completions = polled.map_err(|cause| LinkError::Failed(errno(&cause)))?;
+        if refused {
+            tracing::debug!(peer = self.peer, "an access to exposed memory was refused");
+            self.reaching.broken(&mut self.notes);
+        }
         self.take_heads(known)?;
         if let Some(status) = failed {
             tracing::debug!(peer = self.peer, status, "RDMA work failed");
@@ -273,7 +302,16 @@ impl RdmaLink {
             if kind == MessageKind::Frame && self.sending.awaits(rest) {
                 break;
             }
-            self.receiving.message(kind, rest, sink)?;
+            if kind == MessageKind::Note {
+                if !self.has_notes {
+                    return Err(Violation::BadRdmaMessage("a note to a side that knows none").into());
+                }
+                let note = Note::decode(rest)?;
+                let (exposing, reaching, notes) = (&mut self.exposing, &mut self.reaching, &mut self.notes);
+                Parts { id: &self.id, endpoint, exposing, reaching, notes }.take_note(note)?;
+            } else {
+                self.receiving.message(kind, rest, sink)?;
+            }
             bytes += length;
             self.arrived.pop_front();
             self.free.push(buffer);
@@ -328,6 +366,7 @@ impl Link for RdmaLink {
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
+        self.ring_reaches()?;
         if self.sending.unsent() == 0 && self.dead.is_none() {
             return Ok(Flushed { bytes: 0, blocked: false });
         }
@@ -370,8 +409,10 @@ impl Link for RdmaLink {
             return Ok(Received { bytes: 0, frames: 0, progress: false, stalled: false });
         }
         self.sending.report(sink);
+        let reached = self.reaching.report(sink);
         self.receiving.frames = 0;
         let bytes = self.take_messages(sink)?;
+        self.post_notes();
         if self.is_open()
             && let (Some(endpoint), Some(credits)) = (&mut self.endpoint, &mut self.credits)
             && self.sending.is_empty()
@@ -386,11 +427,12 @@ impl Link for RdmaLink {
         let (frames, stalled) = (self.receiving.frames, self.receiving.is_stalled());
         if let Some(dead) = self.dead
             && bytes == 0
+            && reached == 0
             && !stalled
         {
             return Err(dead);
         }
-        Ok(Received { bytes, frames, progress: bytes > 0, stalled })
+        Ok(Received { bytes, frames, progress: bytes > 0 || reached > 0, stalled })
     }
 
     fn readiness(&self) -> Option<RawFd> {
@@ -440,6 +482,28 @@ impl Link for RdmaLink {
         }
     }
 
+    fn expose(&mut self, region: u32, memory: &Buffer, access: Access, key: &[u8; 16]) -> Option<Placement> {
+        // What the peer's link has to know it is told by notes.
+        self.expose_memory(region, memory, access, key);
+        None
+    }
+
+    fn revoke(&mut self, region: u32) {
+        self.revoke_memory(region);
+    }
+
+    fn reaches(&self, address: &RemoteAddress, length: usize, write: bool) -> bool {
+        self.is_open() && self.reaching.reaches(address, length, write)
+    }
+
+    fn reach(&mut self, reach: Reach<'_>) -> bool {
+        self.start_reach(&reach)
+    }
+
+    fn is_at_memory(&self) -> bool {
+        self.exposing.is_active() || self.reaching.is_active()
+    }
+
     fn unsent_bytes(&self) -> usize {
         self.sending.unsent()
     }
@@ -467,6 +531,8 @@ impl Link for RdmaLink {
                 watch.removed();
             }
         }
+        self.exposing.stop();
+        self.reaching.stop();
         let mut unread = std::mem::take(&mut self.free);
         unread.extend(self.arrived.drain(..).map(|arrived| arrived.buffer));
         if let Some(endpoint) = self.endpoint.take() {

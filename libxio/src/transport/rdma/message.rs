@@ -1,7 +1,7 @@
 //! What travels on an RDMA connection: the messages (one SEND each) that carry frames, and the private data of connect,
 //! accept and reject.
 //!
-//! A frame travels alone, in as many messages as its bytes take. Every message carries a cumulative credit: the number
+//! A frame travels alone, in as many messages as its bytes take; a note in one. Every message carries a cumulative credit: the number
 //! of messages that its sender has been, and is, ready to receive since the connection began.
 
 use crate::wire::Violation;
@@ -14,6 +14,8 @@ pub(super) const MESSAGE_HEAD_BYTES: usize = 8;
 pub(super) const GREETING_BYTES: usize = 16;
 /// The version of what is described here, beneath that of the frames.
 const VERSION: u16 = 1;
+/// A feature of the greeting: its sender understands notes. Bits that are not known mean nothing.
+const FEATURE_NOTES: u16 = 1;
 /// Begins all private data.
 const MAGIC: [u8; 4] = *b"RXIO";
 /// Smallest receive buffer that a peer may announce: a frame head and the head of a message, and as much again.
@@ -30,6 +32,8 @@ pub(super) enum MessageKind {
     More,
     /// It carries nothing but credit.
     Credit,
+    /// It carries a note about exposed memory.
+    Note,
 }
 
 /// The head of a message.
@@ -57,6 +61,7 @@ impl MessageHead {
             MessageKind::Frame => 1,
             MessageKind::More => 2,
             MessageKind::Credit => 3,
+            MessageKind::Note => 4,
         };
         zerocopy::transmute!(HeadBytes { credit: credit.into(), kind, reserved: [0; 3] })
     }
@@ -73,9 +78,10 @@ impl MessageHead {
             (1, false) => MessageKind::Frame,
             (2, false) => MessageKind::More,
             (3, true) => MessageKind::Credit,
-            (1 | 2, true) => return Err(Violation::BadRdmaMessage("it carries no byte of a frame")),
+            (4, false) => MessageKind::Note,
+            (1 | 2 | 4, true) => return Err(Violation::BadRdmaMessage("it carries nothing")),
             (3, false) => return Err(Violation::BadRdmaMessage("a credit carries something else")),
-            _ => return Err(Violation::BadRdmaMessage("its kind is not 1, 2 or 3")),
+            _ => return Err(Violation::BadRdmaMessage("its kind is not one of 1 to 4")),
         };
         Ok((MessageHead { kind, credit: head.credit.get() }, rest))
     }
@@ -88,6 +94,8 @@ pub(super) struct Greeting {
     pub credits: u32,
     /// Bytes that the longest of them may have.
     pub message_bytes: u32,
+    /// It speaks in notes about exposed memory.
+    pub notes: bool,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -95,7 +103,7 @@ pub(super) struct Greeting {
 struct GreetingBytes {
     magic: [u8; 4],
     version: U16,
-    reserved: U16,
+    features: U16,
     credits: U32,
     message_bytes: U32,
 }
@@ -113,11 +121,11 @@ pub(super) enum BadGreeting {
 
 impl Greeting {
     pub(super) fn encode(self) -> [u8; GREETING_BYTES] {
-        let Greeting { credits, message_bytes } = self;
+        let Greeting { credits, message_bytes, notes } = self;
         zerocopy::transmute!(GreetingBytes {
             magic: MAGIC,
             version: VERSION.into(),
-            reserved: 0.into(),
+            features: if notes { FEATURE_NOTES } else { 0 }.into(),
             credits: credits.into(),
             message_bytes: message_bytes.into(),
         })
@@ -134,7 +142,11 @@ impl Greeting {
         if greeting.version.get() != VERSION {
             return Err(BadGreeting::Version(greeting.version.get()));
         }
-        let found = Greeting { credits: greeting.credits.get(), message_bytes: greeting.message_bytes.get() };
+        let found = Greeting {
+            credits: greeting.credits.get(),
+            message_bytes: greeting.message_bytes.get(),
+            notes: greeting.features.get() & FEATURE_NOTES != 0,
+        };
         let sound = (CREDITS_MIN..=1 << 20).contains(&found.credits)
             && (MESSAGE_BYTES_MIN..=1 << 30).contains(&found.message_bytes);
         if sound { Ok(found) } else { Err(BadGreeting::NotOurs) }
@@ -152,22 +164,31 @@ mod tests {
         assert_eq!(message, [4, 3, 2, 1, 2, 0, 0, 0]);
         message.push(9);
         assert_eq!(MessageHead::decode(&message), Ok((head, &[9][..])));
-        let greeting = Greeting { credits: 128, message_bytes: 4608 };
+        let greeting = Greeting { credits: 128, message_bytes: 4608, notes: true };
         #[rustfmt::skip]
-        let bytes = [b'R', b'X', b'I', b'O', 1, 0, 0, 0, 128, 0, 0, 0, 0, 0x12, 0, 0];
+        let bytes = [b'R', b'X', b'I', b'O', 1, 0, 1, 0, 128, 0, 0, 0, 0, 0x12, 0, 0];
         assert_eq!(greeting.encode(), bytes);
         let mut padded = bytes.to_vec();
         padded.resize(56, 0);
         assert_eq!(Greeting::decode(&padded), Ok(greeting));
+        padded[6] = 0xfe;
+        assert_eq!(Greeting::decode(&padded), Ok(Greeting { notes: false, ..greeting }));
     }
 
     #[test]
     fn what_is_wrong_is_refused() {
-        for message in [&[][..], &[0; 7], &[0; 9], &[0, 0, 0, 0, 1, 0, 0, 0], &[0, 0, 0, 0, 3, 0, 0, 0, 1]] {
+        for message in [
+            &[][..],
+            &[0; 7],
+            &[0; 9],
+            &[0, 0, 0, 0, 1, 0, 0, 0],
+            &[0, 0, 0, 0, 3, 0, 0, 0, 1],
+            &[0, 0, 0, 0, 4, 0, 0, 0],
+        ] {
             assert!(MessageHead::decode(message).is_err(), "{message:?}");
         }
         assert!(MessageHead::decode(&[0, 0, 0, 0, 1, 1, 0, 0, 5]).is_err());
-        let good = Greeting { credits: CREDITS_MIN, message_bytes: MESSAGE_BYTES_MIN };
+        let good = Greeting { credits: CREDITS_MIN, message_bytes: MESSAGE_BYTES_MIN, notes: false };
         assert_eq!(Greeting::decode(&good.encode()), Ok(good));
         for bad in [Greeting { credits: CREDITS_MIN - 1, ..good }, Greeting { message_bytes: 0, ..good }] {
             assert_eq!(Greeting::decode(&bad.encode()), Err(BadGreeting::NotOurs));

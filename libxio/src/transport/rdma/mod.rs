@@ -3,23 +3,31 @@
 //! [`Rdma`] is one context's side of it. `link.rs` is a connection, `sending.rs` and `receiving.rs` are its halves,
 //! `endpoint.rs` is the queue pair that they post to; `domain.rs` and `registration.rs` hold what the links of a context
 //! share on a device. `verbs.rs` and `cm.rs` wrap the two libraries, which are loaded at run time: where they, or
-//! devices, are missing, asking for this transport gives an error that says so. `message.rs` and `credit.rs` are pure.
+//! devices, are missing, asking for this transport gives an error that says so. `exposing.rs` and `reaching.rs` are the
+//! two ends of one-sided operations. `message.rs`, `notes.rs` and `credit.rs` are pure.
 
 mod cm;
 mod credit;
 mod domain;
 mod endpoint;
 mod events;
+mod exposing;
 mod fetching;
+#[cfg(test)]
+mod hostile;
 mod info;
 #[cfg(test)]
 mod layout;
 mod lending;
 mod link;
 mod message;
+mod notes;
+mod reaching;
 mod receiving;
 mod registration;
 mod sending;
+mod side_queue;
+mod staging;
 mod verbs;
 
 use super::{Link, Listener, Transport};
@@ -79,11 +87,14 @@ pub struct RdmaOptions {
     /// The links of a context share their receive buffers, where the device can do that. Default: true. Otherwise each link
     /// has its own, which is more memory, and simpler for the device.
     pub shared_receives: bool,
+    /// One-sided operations are done by the device of the side that asks, without the owner's doing, where both sides and
+    /// their devices can do that. Default: true. Otherwise the owner's context carries each of them out.
+    pub one_sided: bool,
 }
 
 impl Default for RdmaOptions {
     fn default() -> Self {
-        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10, shared_receives: true }
+        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10, shared_receives: true, one_sided: true }
     }
 }
 
@@ -237,7 +248,7 @@ impl RdmaListener {
                 Ok(greeting) => greeting,
                 Err(why) => {
                     tracing::info!(?why, "a connection request that is none of ours");
-                    let own = Greeting { credits: 0, message_bytes: 0 }.encode();
+                    let own = Greeting { credits: 0, message_bytes: 0, notes: false }.encode();
                     // A peer of another version learns ours; others get nothing.
                     id.reject(if matches!(why, BadGreeting::Version(_)) { &own } else { &[] });
                     continue;

@@ -20,8 +20,8 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io;
 
-/// Data of so many bytes is cheaper staged than named to the device.
-const STAGED_DATA_BYTES: usize = 256;
+/// Data of so many bytes is cheaper staged than named to the device, which would have to tell when it is free.
+const STAGED_DATA_BYTES: usize = 512;
 
 /// Frames that wait to be sent, and what is known of those on their way.
 #[derive(Debug, Default)]

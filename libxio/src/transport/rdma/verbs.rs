@@ -173,12 +173,16 @@ pub(super) enum Access {
     Local,
     /// The peers of the protection domain may read and write it too.
     Remote,
+    /// The peers may do this with it, and this side does nothing.
+    Exposed { read: bool, write: bool },
 }
 
 /// Registered memory: its pages stay where they are until this is dropped.
 #[derive(Debug)]
 pub(super) struct MemoryRegion {
     raw: NonNull<sys::ibv_mr>,
+    /// It is known to the device no more.
+    is_ended: bool,
     /// The domain goes after what is in it.
     _domain: Arc<ProtectionDomain>,
 }
@@ -206,13 +210,36 @@ impl MemoryRegion {
             Access::Remote => {
                 flags::IBV_ACCESS_LOCAL_WRITE | flags::IBV_ACCESS_REMOTE_READ | flags::IBV_ACCESS_REMOTE_WRITE
             }
+            Access::Exposed { read, write } => {
+                let mut rights = flags(0);
+                if read {
+                    rights |= flags::IBV_ACCESS_REMOTE_READ;
+                }
+                if write {
+                    // A device lets nobody write from afar what may not be written from here.
+                    rights |= flags::IBV_ACCESS_LOCAL_WRITE | flags::IBV_ACCESS_REMOTE_WRITE;
+                }
+                rights
+            }
         };
         // The flags are small positive numbers.
         let access = access.0 as c_int;
         // SAFETY: the caller's promise, and the domain is alive.
         let raw = unsafe { sys::ibv_reg_mr(domain.as_ptr(), address.cast(), length, access) };
         let raw = NonNull::new(raw).ok_or_else(last_error)?;
-        Ok(MemoryRegion { raw, _domain: Arc::clone(domain) })
+        Ok(MemoryRegion { raw, is_ended: false, _domain: Arc::clone(domain) })
+    }
+
+    /// Takes the registration back at once: afterwards the device touches the memory no more. Not to be used any more.
+    ///
+    /// # Errors
+    /// The device will not.
+    pub(super) fn deregister(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return Ok(());
+        }
+        // SAFETY: ours alone, and done once.
+        check(unsafe { sys::ibv_dereg_mr(self.raw.as_ptr()) })
     }
 
     pub(super) fn local_key(&self) -> u32 {
@@ -236,10 +263,8 @@ impl MemoryRegion {
 
 impl Drop for MemoryRegion {
     fn drop(&mut self) {
-        // SAFETY: ours alone. Afterwards the device touches the memory no more.
-        let result = unsafe { sys::ibv_dereg_mr(self.raw.as_ptr()) };
-        if result != 0 {
-            tracing::error!(errno = result, "memory can't be deregistered");
+        if let Err(error) = self.deregister() {
+            tracing::error!(%error, "memory can't be deregistered");
         }
     }
 }

@@ -46,7 +46,7 @@ impl RdmaLink {
 
     pub(super) fn greeting(&self) -> Greeting {
         let credits = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
-        Greeting { credits, message_bytes: MESSAGE_BYTES as u32 }
+        Greeting { credits, message_bytes: MESSAGE_BYTES as u32, notes: self.offers_notes() }
     }
 
     /// The peer has said what it takes.
@@ -54,6 +54,7 @@ impl RdmaLink {
         let window = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.window);
         self.credits = Some(Credits::new(window, greeting.credits));
         self.message_bytes = MESSAGE_BYTES.min(greeting.message_bytes as usize);
+        self.has_notes = greeting.notes && self.offers_notes();
     }
 
     /// The route is known: connect.
