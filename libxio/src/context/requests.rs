@@ -249,6 +249,9 @@ impl Context {
 
     /// Messages that the application dropped.
     pub(super) fn answer_dropped(&mut self) {
+        if self.records.dropped.queue.is_empty() {
+            return;
+        }
         while let Some((connection, message)) = self.records.dropped.queue.pop() {
             let Some(key) = connection.key(self.number) else { continue };
             match message {

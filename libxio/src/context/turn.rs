@@ -43,6 +43,8 @@ impl Context {
         }
         // Begins at its front again: the same few lines of cache, however long the queue has room to be.
         self.events.clear();
+        // The peer need not wait for our clock.
+        self.flush_dirty();
         let started = self.options.clock.now();
         self.set_now(started);
         self.resume_keepalive();
@@ -54,7 +56,6 @@ impl Context {
     fn wait_from(&mut self, started: Instant, timeout: Option<Duration>) -> Result<usize> {
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let spin = self.spin.next();
-        self.flush_dirty();
         loop {
             self.turn()?;
             if !self.events.is_empty() || self.stopping {
@@ -184,6 +185,10 @@ impl Context {
 
     fn take_posts(&mut self) {
         let stopping = self.waker.is_stopping();
+        // Taking from an empty queue is a memory fence, each turn.
+        if self.inbox.is_empty() && !stopping {
+            return;
+        }
         for _ in 0..POSTS_PER_TURN {
             match self.inbox.try_recv() {
                 Ok(Post::Run(closure)) => closure(self),

@@ -25,8 +25,9 @@ use std::time::Duration;
 
 /// Most bytes handed to the socket in one send: keeps one link's turn short beside others.
 const SEND_BYTES_MAX: usize = 2 << 20;
-/// Frames that are sent without waiting for the end of the turn, where a send costs little.
-const EARLY_FRAMES: usize = 8;
+/// Frames that are sent without waiting for the end of the turn, where a send costs little: fewer cost more for each,
+/// with more the peer waits where no more than these are in flight.
+const EARLY_FRAMES: usize = 4;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
