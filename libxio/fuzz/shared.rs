@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Bytes of the client's region.
 const REGION_BYTES: usize = 16 << 10;
 /// Words of the rings' first page.
-const WORDS: [usize; 6] = [0, 128, 256, 384, 512, 640];
+const WORDS: [usize; 8] = [0, 128, 256, 384, 512, 640, 8, 264];
 /// Turns until everything has ended; a few do.
 const TURNS_MAX: usize = 2000;
 

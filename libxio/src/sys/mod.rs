@@ -45,10 +45,10 @@ pub(crate) fn read_vectored_at(
     now: bool,
 ) -> io::Result<usize> {
     let (flags, offset) = (if now { libc::RWF_NOWAIT } else { 0 }, file_offset(offset)?);
-    // At most IO_VECS_MAX entries.
-    let count = pieces.len() as libc::c_int;
     // SAFETY: as in `receive_vectored`.
-    let read = unsafe { libc::preadv2(file.as_raw_fd(), pieces.as_mut_ptr().cast(), count, offset, flags) };
+    let read = unsafe {
+        at_offset(libc::SYS_preadv2, file, pieces.as_mut_ptr().cast(), pieces.len(), offset, flags)
+    };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
@@ -60,11 +60,29 @@ pub(crate) fn write_vectored_at(
     now: bool,
 ) -> io::Result<usize> {
     let (flags, offset) = (if now { libc::RWF_NOWAIT } else { 0 }, file_offset(offset)?);
-    // At most IO_VECS_MAX entries.
-    let count = pieces.len() as libc::c_int;
     // SAFETY: as in `send_vectored`.
-    let written = unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, offset, flags) };
+    let written =
+        unsafe { at_offset(libc::SYS_pwritev2, file, pieces.as_ptr().cast(), pieces.len(), offset, flags) };
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// preadv2(2) or pwritev2(2), without what the C library adds so that a thread can be cancelled in it: atomic instructions
+/// before and after each call.
+///
+/// # Safety
+/// As for the call.
+unsafe fn at_offset(
+    call: libc::c_long,
+    file: BorrowedFd<'_>,
+    pieces: *const libc::iovec,
+    count: usize,
+    offset: libc::off_t,
+    flags: libc::c_int,
+) -> libc::c_long {
+    // The kernel takes the offset in two parts, the upper of which is not looked at where a part holds all of it.
+    let upper = (offset as u64 >> 32) as libc::c_ulong;
+    // SAFETY: by this function's own contract.
+    unsafe { libc::syscall(call, file.as_raw_fd(), pieces, count, offset as libc::c_ulong, upper, flags) }
 }
 
 /// An offset as the kernel takes it; -1 would mean the file's own position.
