@@ -24,8 +24,8 @@ pub(crate) enum Contender {
     QemuNbd,
     /// fio's io_uring engine on the file itself.
     Local,
-    /// The bytes alone.
-    Minimal,
+    /// The bytes alone, over a socket or through shared memory.
+    Minimal(&'static Transport),
     /// raio-server and `raio bench`.
     Raio(&'static Transport),
     /// raio-server and fio with our engine.
@@ -39,7 +39,7 @@ impl Contender {
             Contender::Nbdkit => "nbdkit + fio nbd".to_owned(),
             Contender::QemuNbd => "qemu-nbd + fio nbd".to_owned(),
             Contender::Local => "local fio io_uring".to_owned(),
-            Contender::Minimal => "minimal (tcp)".to_owned(),
+            Contender::Minimal(transport) => format!("minimal ({})", transport.name),
             Contender::Raio(transport) => format!("raio {}", transport.name),
             Contender::Engine(transport) => format!("fio libraio {}", transport.name),
         }
@@ -55,11 +55,8 @@ impl Contender {
         match self {
             Contender::Nbdkit => !work.direct,
             Contender::QemuNbd | Contender::Local => work.store == Store::File,
-            Contender::Minimal => {
-                work.jobs == 1
-                    && !work.direct
-                    && work.store != Store::Memory
-                    && work.direction != super::work::Direction::Mix
+            Contender::Minimal(_) => {
+                work.jobs == 1 && !work.direct && work.direction != super::work::Direction::Mix
             }
             Contender::Raio(_) => true,
             Contender::Engine(_) => true,
@@ -133,10 +130,10 @@ impl Contender {
                 client: Box::new(move |_| local_fio(work, place)),
                 parse: Measured::from_fio,
             },
-            Contender::Minimal => Plan {
+            Contender::Minimal(transport) => Plan {
                 server: None,
                 tells: false,
-                client: Box::new(move |_| minimal(work, place)),
+                client: Box::new(move |_| minimal(work, place, transport)),
                 parse: Measured::from_program,
             },
             Contender::Raio(transport) => Plan {
@@ -213,15 +210,21 @@ fn raio_bench(work: &Work, place: &Place, uri: &str) -> Command {
     command
 }
 
-fn minimal(work: &Work, place: &Place) -> Command {
+fn minimal(work: &Work, place: &Place, transport: &Transport) -> Command {
     let mut command = Command::new(place.release.join("minimal"));
+    command.args(["--over", transport.name]);
+    if work.polling == Polling::Never {
+        command.arg("--sleep");
+    }
     command.args(["--rw", if work.rw() == "randwrite" { "write" } else { "read" }]);
     command.args(["--bs", &work.block_bytes.to_string(), "--depth", &work.depth.to_string()]);
     command.args(["--time", &place.seconds.to_string()]);
     command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
-    if work.store == Store::File {
-        command.arg("--file").arg(place.file());
-    }
+    match work.store {
+        Store::Null => &mut command,
+        Store::Memory => command.args(["--memory", NULL_SIZE]),
+        Store::File => command.arg("--file").arg(place.file()),
+    };
     command
 }
 

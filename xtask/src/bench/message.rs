@@ -30,8 +30,8 @@ struct Entry {
 /// All exchanges; libxio may have transports that the file server does not offer yet.
 pub(crate) fn talks() -> Vec<Talk> {
     let ours = TRANSPORTS.iter().map(Talker::Xio);
-    let others = [Talker::Ucx("tcp"), Talker::Ucx("posix"), Talker::Raw, Talker::Sockets];
-    let talkers: Vec<Talker> = ours.chain(others).collect();
+    let others = [Talker::Ucx("tcp"), Talker::Ucx("posix"), Talker::Sockets];
+    let talkers: Vec<Talker> = ours.chain(others).chain(TRANSPORTS.iter().map(Talker::Raw)).collect();
     let talk = |exchange: Exchange| {
         let able = talkers.iter().filter(|talker| talker.can_do(exchange));
         let entries = able
@@ -134,7 +134,10 @@ pub(crate) fn judge(talks: &[Talk]) -> Vec<Verdict> {
     let [round_trip, small, large] = talks else { return Vec::new() };
     let ratio = |talk: &Talk, ours: &str, theirs: &str, figure, must, want| {
         let what = format!("{ours}, {}: against {theirs}", talk.exchange.describe());
+        let minimal = format!("minimal ({})", ours.trim_start_matches("libxio "));
+        let limit = talk.ratio(&minimal, theirs, figure);
         Verdict::of_ratio(what, must, want, talk.ratio(ours, theirs, figure))
+            .with_limit(limit.map(|limit| limit.show()))
     };
     let millions = median_of(small.rounds("libxio shm"), Figure::Rate).map(|rate| rate / 1e6);
     vec![

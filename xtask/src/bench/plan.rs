@@ -1,8 +1,8 @@
 //! Which rows there are: those that targets are held against, and curves.
 
-use super::contender::Contender::{self, Engine, Local, Minimal, Nbdkit, QemuNbd, Raio};
+use super::contender::Contender::{self, Engine, Local, Nbdkit, QemuNbd, Raio};
 use super::row::Row;
-use super::transport::Transport;
+use super::transport::{TRANSPORTS, Transport};
 use super::work::{Direction, Polling, Store, Work};
 
 const KIB: u32 = 1 << 10;
@@ -24,6 +24,10 @@ pub(crate) const READS_DEFAULT: Work = READS_NULL.polling(Polling::Default);
 pub(crate) const FLOOR_RATE: Work = READS_FILE.polling(Polling::Default);
 pub(crate) const FLOOR_LATENCY: Work = Work::read(4 * KIB, 1, Store::File).polling(Polling::Default);
 
+/// The limit of each transport.
+pub(crate) const MINIMAL_TCP: Contender = Contender::Minimal(&TRANSPORTS[0]);
+const MINIMAL_SHM: Contender = Contender::Minimal(&TRANSPORTS[1]);
+
 /// Rows that are run in rounds.
 pub(crate) fn rows(transports: &[&'static Transport], quick: bool) -> Vec<Row> {
     let ours = |others: &[Contender]| -> Vec<Contender> {
@@ -33,19 +37,22 @@ pub(crate) fn rows(transports: &[&'static Transport], quick: bool) -> Vec<Row> {
         let engines = transports.iter().copied().map(Engine);
         transports.iter().copied().map(Raio).chain(engines).chain(others.iter().copied()).collect()
     };
-    let shm: Vec<Contender> =
-        transports.iter().copied().filter(|transport| transport.name != "tcp").map(Raio).collect();
+    // Where only shared memory is asked for, and its limit.
+    let shm: Vec<Contender> = match transports.iter().copied().find(|transport| transport.name == "shm") {
+        Some(transport) => vec![Raio(transport), Engine(transport), MINIMAL_SHM],
+        None => Vec::new(),
+    };
     let mut rows = vec![
         (FLOOR_RATE, both(&[Nbdkit, QemuNbd])),
         (FLOOR_LATENCY, both(&[Nbdkit, QemuNbd])),
-        (LATENCY_NULL, ours(&[Minimal])),
-        (READS_NULL, ours(&[Minimal, Nbdkit])),
-        (WRITES_NULL, ours(&[Minimal, Nbdkit])),
-        (READS_FILE, both(&[Minimal, Local])),
-        (MIDDLE_FILE, ours(&[Minimal, Local])),
-        (LARGE_FILE, ours(&[Minimal, Local])),
+        (LATENCY_NULL, ours(&[MINIMAL_TCP])),
+        (READS_NULL, ours(&[MINIMAL_TCP, Nbdkit])),
+        (WRITES_NULL, ours(&[MINIMAL_TCP, Nbdkit])),
+        (READS_FILE, both(&[MINIMAL_TCP, MINIMAL_SHM, Local])),
+        (MIDDLE_FILE, ours(&[MINIMAL_TCP, MINIMAL_SHM, Local])),
+        (LARGE_FILE, ours(&[MINIMAL_TCP, MINIMAL_SHM, Local])),
         (LATENCY_DEFAULT, ours(&[Nbdkit])),
-        (LATENCY_ASLEEP, ours(&[Nbdkit])),
+        (LATENCY_ASLEEP, ours(&[MINIMAL_TCP, MINIMAL_SHM, Nbdkit])),
         (READS_DEFAULT, ours(&[Nbdkit])),
         (LATENCY_MEMORY, shm.clone()),
         (READS_MEMORY, shm),
@@ -53,10 +60,10 @@ pub(crate) fn rows(transports: &[&'static Transport], quick: bool) -> Vec<Row> {
     if !quick {
         let null = |block, depth| Work::read(block, depth, Store::Null);
         rows.extend([
-            (null(64 * KIB, 16), ours(&[Minimal, Nbdkit])),
-            (null(MIB, 4), ours(&[Minimal, Nbdkit])),
+            (null(64 * KIB, 16), ours(&[MINIMAL_TCP, Nbdkit])),
+            (null(MIB, 4), ours(&[MINIMAL_TCP, Nbdkit])),
             (READS_FILE.direction(Direction::Mix), ours(&[Local, Nbdkit])),
-            (READS_FILE.direction(Direction::Write), ours(&[Minimal, Local, Nbdkit])),
+            (READS_FILE.direction(Direction::Write), ours(&[MINIMAL_TCP, Local, Nbdkit])),
         ]);
     }
     let row = |(work, contenders): (Work, Vec<Contender>)| Row::new(work, &contenders);
@@ -95,8 +102,8 @@ pub(crate) fn curves(transports: &[&'static Transport], quick: bool) -> Vec<Curv
     let depth = |depth: &u32| Work { depth: *depth, ..READS_NULL };
     let block = |block: &u32| Work { block_bytes: *block, depth: 16, ..READS_FILE };
     let mut curves = vec![
-        curve("depth", Axis::Depth, depths.iter().map(depth).collect(), ours(&[Minimal, Nbdkit])),
-        curve("block", Axis::Block, blocks.iter().map(block).collect(), ours(&[Minimal, Nbdkit, Local])),
+        curve("depth", Axis::Depth, depths.iter().map(depth).collect(), ours(&[MINIMAL_TCP, Nbdkit])),
+        curve("block", Axis::Block, blocks.iter().map(block).collect(), ours(&[MINIMAL_TCP, Nbdkit, Local])),
     ];
     if !quick {
         let file = |depth| Work { depth, ..READS_FILE };

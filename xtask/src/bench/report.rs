@@ -36,7 +36,7 @@ impl Report<'_> {
         section(&mut text, "Floor");
         verdicts(&mut text, &self.floor);
         section(&mut text, "Targets");
-        text.push_str("In brackets: where we want to end.\n\n");
+        text.push_str("In brackets: where we want to end. *minimal*: the same figure of the program that does only what can't be avoided, in the same rounds: the limit.\n\n");
         verdicts(&mut text, &self.targets);
         section(&mut text, "Storage, side by side");
         text.push_str(
@@ -136,14 +136,15 @@ fn section(text: &mut String, title: &str) {
 }
 
 fn verdicts(text: &mut String, verdicts: &[Verdict]) {
-    text.push_str("| what | target | measured | |\n|---|---:|---:|---|\n");
-    for Verdict { what, target, found, reached } in verdicts {
+    text.push_str("| what | target | measured | minimal | |\n|---|---:|---:|---:|---|\n");
+    for Verdict { what, target, found, limit, reached } in verdicts {
         let word = match (found, reached) {
             (None, _) => "not measured",
             (Some(_), true) => "reached",
             (Some(_), false) => "**not reached**",
         };
-        let _ = writeln!(text, "| {what} | {target} | {} | {word} |", found.as_deref().unwrap_or(""));
+        let (found, limit) = (found.as_deref().unwrap_or(""), limit.as_deref().unwrap_or(""));
+        let _ = writeln!(text, "| {what} | {target} | {found} | {limit} | {word} |");
     }
 }
 
@@ -170,7 +171,7 @@ fn curve_table(text: &mut String, curve: &Curve) {
 /// The verdicts for the terminal, of a run of a part without those that nothing was measured for.
 pub(crate) fn print_verdicts(title: &str, verdicts: &[Verdict], is_part: bool) {
     println!("\n{title}");
-    for Verdict { what, target, found, reached } in verdicts {
+    for Verdict { what, target, found, limit, reached } in verdicts {
         if is_part && found.is_none() {
             continue;
         }
@@ -179,6 +180,7 @@ pub(crate) fn print_verdicts(title: &str, verdicts: &[Verdict], is_part: bool) {
             (Some(_), true) => "reached",
             (Some(_), false) => "NOT reached",
         };
-        println!("  {what:90} {target:>16}  {:>22}  {word}", found.as_deref().unwrap_or("-"));
+        let limit = limit.as_ref().map_or(String::new(), |limit| format!(" (minimal {limit})"));
+        println!("  {what:90} {target:>16}  {:>22}  {word}{limit}", found.as_deref().unwrap_or("-"));
     }
 }

@@ -45,8 +45,8 @@ impl Exchange {
 pub(crate) enum Talker {
     Xio(&'static Transport),
     Ucx(&'static str),
-    /// Plain sockets, both sides polling: `minimal` without data.
-    Raw,
+    /// A plain socket, or a ring in shared memory, both sides polling: `minimal` without data.
+    Raw(&'static Transport),
     /// Plain sockets, as sockperf and iperf3 use them.
     Sockets,
 }
@@ -56,14 +56,14 @@ impl Talker {
         match self {
             Talker::Xio(transport) => format!("libxio {}", transport.name),
             Talker::Ucx(transport) => format!("UCX {transport}"),
-            Talker::Raw => "minimal (tcp)".to_owned(),
+            Talker::Raw(transport) => format!("minimal ({})", transport.name),
             Talker::Sockets => "sockperf, iperf3".to_owned(),
         }
     }
 
     pub(crate) fn can_do(self, exchange: Exchange) -> bool {
         match self {
-            Talker::Raw => exchange != Exchange::Large,
+            Talker::Raw(_) => exchange != Exchange::Large,
             Talker::Sockets => exchange != Exchange::Small,
             _ => true,
         }
@@ -74,8 +74,8 @@ impl Talker {
         match self {
             Talker::Xio(transport) => xio(transport, exchange, place),
             Talker::Ucx(transport) => ucx(transport, exchange, place),
-            Talker::Raw => {
-                let text = place.client(&mut raw(exchange, place))?;
+            Talker::Raw(transport) => {
+                let text = place.client(&mut raw(transport, exchange, place))?;
                 Measured::from_program(&text)
             }
             Talker::Sockets if exchange == Exchange::RoundTrip => sockperf(place),
@@ -91,7 +91,7 @@ impl Talker {
                 let command = ucx_client(transport, exchange, place, 13_337);
                 return format!("UCX_TLS={} {}", ucx_tls(transport), child::line(&command));
             }
-            Talker::Raw => raw(exchange, place),
+            Talker::Raw(transport) => raw(transport, exchange, place),
             Talker::Sockets if exchange == Exchange::RoundTrip => sockperf_client(place, 11_111),
             Talker::Sockets => iperf_client(place, 5201),
         };
@@ -181,11 +181,22 @@ fn parse_ucx(text: &str, exchange: Exchange) -> Option<Measured> {
     })
 }
 
-fn raw(exchange: Exchange, place: &Place) -> Command {
+fn raw(transport: &Transport, exchange: Exchange, place: &Place) -> Command {
     let (request, response, depth) =
         if exchange == Exchange::RoundTrip { ("64", "64", "1") } else { ("8", "1", "256") };
     let mut command = Command::new(place.release.join("minimal"));
-    command.args(["--bs", "0", "--request-head", request, "--response-head", response, "--depth", depth]);
+    command.args([
+        "--over",
+        transport.name,
+        "--bs",
+        "0",
+        "--request-head",
+        request,
+        "--response-head",
+        response,
+        "--depth",
+        depth,
+    ]);
     command.args(["--time", &place.seconds.to_string()]);
     command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
     command

@@ -1,7 +1,7 @@
 //! Targets: ratios that must hold, the greater ones where we want to end, and whether today's run reached them.
 
 use super::contender::Contender;
-use super::contender::Contender::{Local, Minimal, Nbdkit, Raio};
+use super::contender::Contender::{Engine, Local, Minimal, Nbdkit, Raio};
 use super::measured::Figure::{self, ClientSwitches, Cpu, Median, Rate, ServerSwitches};
 use super::plan;
 use super::rounds::Ratio;
@@ -60,6 +60,8 @@ pub(crate) struct Verdict {
     pub(crate) target: String,
     /// What was measured; `None`: nothing was.
     pub(crate) found: Option<String>,
+    /// The same of a program that does only what can't be avoided, where there is one.
+    pub(crate) limit: Option<String>,
     pub(crate) reached: bool,
 }
 
@@ -72,6 +74,7 @@ impl Verdict {
             target: format!("{}{want}", must.show("x")),
             reached: found.is_some_and(|found| must.holds(found.median)),
             found: found.map(|found| found.show()),
+            limit: None,
         }
     }
 
@@ -91,7 +94,13 @@ impl Verdict {
             target: format!("{}{want}", must.show(unit)),
             reached: found.is_some_and(|found| must.holds(found)),
             found: found.map(|found| format!("{found:.2}{unit}")),
+            limit: None,
         }
+    }
+
+    /// With what the limit is.
+    pub(crate) fn with_limit(self, limit: Option<String>) -> Verdict {
+        Verdict { limit, ..self }
     }
 }
 
@@ -127,9 +136,9 @@ fn storage() -> Vec<Target> {
     let million = Value(1e6, " M/s");
     let each = Value(1.0, "");
     vec![
-        target(TCP, LATENCY_NULL, Median, Peer(Minimal), AtMost(1.15)),
-        target(TCP, READS_NULL, Rate, Peer(Minimal), AtLeast(0.85)),
-        target(TCP, WRITES_NULL, Rate, Peer(Minimal), AtLeast(0.85)),
+        target(TCP, LATENCY_NULL, Median, Peer(plan::MINIMAL_TCP), AtMost(1.15)),
+        target(TCP, READS_NULL, Rate, Peer(plan::MINIMAL_TCP), AtLeast(0.85)),
+        target(TCP, WRITES_NULL, Rate, Peer(plan::MINIMAL_TCP), AtLeast(0.85)),
         target(TCP, READS_NULL, Rate, Peer(Nbdkit), AtLeast(7.0)),
         target(TCP, WRITES_NULL, Rate, Peer(Nbdkit), AtLeast(7.0)),
         wanting(target(TCP, READS_FILE, Rate, Peer(Local), AtLeast(0.75)), 0.95),
@@ -176,16 +185,29 @@ impl Target {
             ServerSwitches => "context switches of the server for each",
         };
         let row = rows.iter().find(|row| row.work == self.work);
-        let ours = Raio(self.transport);
+        // fio against fio, where fio is what is compared with: raio bench where nobody ran our engine.
+        let engine = Engine(self.transport);
+        let by_fio = matches!(self.against, Against::Peer(Local))
+            && row.is_some_and(|row| !row.rounds(engine).is_empty());
+        let ours = if by_fio { engine } else { Raio(self.transport) };
+        let limit = Minimal(self.transport);
         let what = format!("{}, {}: {figure}", self.transport.name, self.work.describe());
         match self.against {
             Against::Peer(peer) => {
-                let found = row.and_then(|row| row.ratio(ours, peer, self.figure));
-                Verdict::of_ratio(format!("{what} against {}", peer.name()), self.must, self.want, found)
+                let ratio = |of| row.and_then(|row| row.ratio(of, peer, self.figure));
+                let what = if by_fio { format!("{what} of fio libraio") } else { what };
+                let what = format!("{what} against {}", peer.name());
+                let verdict = Verdict::of_ratio(what, self.must, self.want, ratio(ours));
+                if peer == limit {
+                    verdict
+                } else {
+                    verdict.with_limit(ratio(limit).map(|found| found.show()))
+                }
             }
             Against::Value(scale, unit) => {
-                let found = row.and_then(|row| row.median(ours, self.figure)).map(|found| found / scale);
-                Verdict::of_value(what, self.must, self.want, found, unit)
+                let median = |of| row.and_then(|row| row.median(of, self.figure)).map(|found| found / scale);
+                let verdict = Verdict::of_value(what, self.must, self.want, median(ours), unit);
+                verdict.with_limit(median(limit).map(|found| format!("{found:.2}{unit}")))
             }
         }
     }
@@ -209,5 +231,19 @@ mod tests {
         assert!(verdicts[0].reached, "{verdicts:?}");
         assert_eq!(verdicts[0].found.as_deref(), Some("3.10x (0.10 - 3.20)"));
         assert!(!verdicts[1].reached && verdicts[1].found.is_none());
+    }
+
+    #[test]
+    fn the_limit_stands_beside_what_was_reached() {
+        let entry = |contender, p50_ns| {
+            let rounds = vec![Measured { p50_ns, ..Measured::default() }];
+            Entry { contender, rounds, failure: None, failures: 0 }
+        };
+        let shm = &TRANSPORTS[SHM];
+        let entries = vec![entry(Raio(shm), 1400.0), entry(Minimal(shm), 1030.0)];
+        let verdicts = judge_storage(&[Row { work: plan::LATENCY_MEMORY, entries }]);
+        let verdict = verdicts.iter().find(|verdict| verdict.found.is_some()).unwrap();
+        assert_eq!((verdict.found.as_deref(), verdict.limit.as_deref()), (Some("1.40 us"), Some("1.03 us")));
+        assert!(!verdict.reached);
     }
 }

@@ -1,7 +1,7 @@
 //! The side that asks.
 
 use crate::ring::Ring;
-use crate::{OFFSET_BYTES, Shape};
+use crate::{OFFSET_BYTES, Random, Shape};
 use bench::{Result, Times, failed};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -17,8 +17,7 @@ pub(crate) struct Client<'a> {
     since: Vec<Instant>,
     made: u64,
     done: u64,
-    random: u64,
-    blocks: u64,
+    random: Random,
 }
 
 impl<'a> Client<'a> {
@@ -31,8 +30,7 @@ impl<'a> Client<'a> {
             since: vec![Instant::now(); shape.depth as usize],
             made: 0,
             done: 0,
-            random: 0x2545_f491_4f6c_dd1d,
-            blocks,
+            random: Random::new(blocks),
         }
     }
 
@@ -63,18 +61,10 @@ impl<'a> Client<'a> {
     /// Makes requests ready, up to the depth.
     fn ask(&mut self, now: Instant) {
         while self.made < self.done + self.shape.depth {
-            let offset = self.random_block() * self.shape.data as u64;
+            let offset = self.random.block() * self.shape.data as u64;
             self.requests.place(self.made)[..OFFSET_BYTES].copy_from_slice(&offset.to_le_bytes());
             self.since[(self.made % self.shape.depth) as usize] = now;
             self.made += 1;
         }
-    }
-
-    /// Xorshift (G. Marsaglia, "Xorshift RNGs", 2003), then the high half of a product.
-    fn random_block(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        ((u128::from(self.random) * u128::from(self.blocks)) >> 64) as u64
     }
 }

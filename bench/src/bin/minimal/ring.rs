@@ -120,7 +120,7 @@ mod tests {
 
     /// Moves `messages` of a ring over a socket and says what arrived.
     fn carry(mut from: Ring, messages: u64, places: u64) -> Vec<u8> {
-        let (near, far) = crate::pair().unwrap();
+        let (near, far) = crate::pair(false).unwrap();
         let mut into = Ring::new(places, from.length() as usize);
         let mut seen = Vec::new();
         let mut taken = 0;

@@ -16,6 +16,8 @@ pub(crate) enum Store {
     Null,
     /// A file of so many blocks.
     File(File, u64),
+    /// The server's own memory, of so many blocks.
+    Memory(Vec<u8>, u64),
 }
 
 /// Blocks of the null device, for the sake of having offsets.
@@ -35,11 +37,44 @@ impl Store {
         }
     }
 
+    /// Memory of so many bytes, all of it there already.
+    pub(crate) fn memory(length: usize, shape: &Shape) -> Result<Store> {
+        match length.checked_div(shape.data) {
+            // Zeros alone would be pages that are not there until they are read.
+            Some(blocks @ 1..) => Ok(Store::Memory(vec![1; length], blocks as u64)),
+            _ => Err(format!("--memory: {length} bytes are less than one block of {}", shape.data)),
+        }
+    }
+
     /// Blocks that there are.
     pub(crate) fn blocks(&self) -> u64 {
         match self {
             Store::Null => NULL_BLOCKS,
-            Store::File(_, blocks) => *blocks,
+            Store::File(_, blocks) | Store::Memory(_, blocks) => *blocks,
+        }
+    }
+
+    /// Fills `data` with what is at the offset; of a null device it stays as it is.
+    pub(crate) fn read(&self, data: &mut [u8], offset: u64) -> std::io::Result<()> {
+        match self {
+            Store::Null => Ok(()),
+            Store::File(file, _) => file.read_exact_at(data, offset),
+            Store::Memory(memory, _) => {
+                data.copy_from_slice(&memory[offset as usize..][..data.len()]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts `data` to the offset.
+    pub(crate) fn write(&mut self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        match self {
+            Store::Null => Ok(()),
+            Store::File(file, _) => file.write_all_at(data, offset),
+            Store::Memory(memory, _) => {
+                memory[offset as usize..][..data.len()].copy_from_slice(data);
+                Ok(())
+            }
         }
     }
 }
@@ -69,7 +104,11 @@ impl Server {
 
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
         while !stop.load(Ordering::Relaxed) {
-            self.requests.receive(&self.socket).map_err(failed("receiving requests"))?;
+            match self.requests.receive(&self.socket) {
+                // A blocking server hears of the end by the socket's.
+                Err(_) if stop.load(Ordering::Relaxed) => break,
+                received => received.map_err(failed("receiving requests"))?,
+            };
             self.answer().map_err(failed("reading or writing the file"))?;
             self.responses.send(&self.socket, self.answered).map_err(failed("sending responses"))?;
         }
@@ -80,14 +119,14 @@ impl Server {
         let Shape { request_head, response_head, writes, .. } = self.shape;
         while self.answered < self.requests.messages() {
             let request = self.requests.place(self.answered);
-            if let Store::File(file, _) = &self.store {
+            if !matches!(self.store, Store::Null) {
                 let mut offset = [0; OFFSET_BYTES];
                 offset.copy_from_slice(&request[..OFFSET_BYTES]);
                 let offset = u64::from_le_bytes(offset);
                 if writes {
-                    file.write_all_at(&request[request_head..], offset)?;
+                    self.store.write(&request[request_head..], offset)?;
                 } else {
-                    file.read_exact_at(&mut self.responses.place(self.answered)[response_head..], offset)?;
+                    self.store.read(&mut self.responses.place(self.answered)[response_head..], offset)?;
                 }
             }
             self.answered += 1;
