@@ -8,7 +8,7 @@
 mod rdma_support;
 
 use conformance::{Pair, pattern};
-use libxio::{Buffer, Connection, Error, Event, Landing, OutgoingRequest, OutgoingResponse};
+use libxio::{Buffer, Connection, ContextOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -162,6 +162,99 @@ fn cut(how: &str, heal: &'static [&'static str]) {
         pair.client_events.clear();
         assert!(start.elapsed() < CUT_TIME, "no new connection");
     }
+}
+
+/// What the kernel says of a device's port.
+fn port_state(device: &str) -> String {
+    std::fs::read_to_string(format!("/sys/class/infiniband/{device}/ports/1/state")).unwrap()
+}
+
+/// Keeps a connection busy for a while; every request has to be answered.
+fn keep_busy(pair: &mut Pair, connection: Connection, sent: &mut u64, time: Duration) {
+    let (start, mut ended) = (Instant::now(), 0);
+    let first = *sent;
+    while start.elapsed() < time || ended < *sent - first {
+        assert!(start.elapsed() < CUT_TIME, "{} sent, {ended} ended", *sent - first);
+        while start.elapsed() < time && *sent - first - ended < DEPTH {
+            send(pair, connection, *sent);
+            *sent += 1;
+        }
+        pair.step();
+        assert!(serve(pair), "the server's connection has ended");
+        for event in std::mem::take(&mut pair.client_events) {
+            let Event::Response { outcome: Ok(_), .. } = event else { panic!("{event:?}") };
+            ended += 1;
+        }
+    }
+}
+
+#[test]
+fn a_short_loss_of_carrier_ends_nothing() {
+    // Emulation takes its time: as much as the device sends again.
+    let patient = |options: &mut ContextOptions| {
+        options.keepalive = Duration::from_secs(20);
+        options.rdma.port_down_grace = Duration::from_millis(3500);
+    };
+    let mut pair = Pair::with(rdma_support::fabric(), patient, patient, Default::default());
+    let (connection, _) = pair.connect();
+    let mut sent = 0;
+    for (cable, device) in [("cable0", "rxe0"), ("cable1", "rxe1")] {
+        keep_busy(&mut pair, connection, &mut sent, Duration::from_millis(500));
+        // In mid-I/O: what is on its way is sent again when the carrier is back.
+        for token in 0..DEPTH {
+            send(&mut pair, connection, sent + token);
+        }
+        sent += DEPTH;
+        assert!(start(&format!("ip link set {cable} down")).wait().unwrap().success());
+        let begun = Instant::now();
+        let mut seen = false;
+        while begun.elapsed() < Duration::from_millis(1500) && !seen {
+            seen = !port_state(device).contains("ACTIVE");
+            pair.step();
+            serve(&mut pair);
+        }
+        assert!(start(&format!("ip link set {cable} up")).wait().unwrap().success());
+        assert!(seen, "the port of {device} never went down");
+        println!("{device}: down for {:?}", begun.elapsed());
+        let mut ended = 0;
+        pair.until("the answers", |pair| {
+            assert!(serve(pair), "the server's connection has ended");
+            for event in std::mem::take(&mut pair.client_events) {
+                let Event::Response { outcome: Ok(_), .. } = event else { panic!("{event:?}") };
+                ended += 1;
+            }
+            ended == DEPTH
+        });
+        // Longer than the grace: that the port is up again was heard.
+        keep_busy(&mut pair, connection, &mut sent, Duration::from_secs(4));
+    }
+    pair.finish(connection);
+}
+
+/// Nothing is on its way, and the loop sleeps: the end of the grace wakes it.
+#[test]
+fn a_long_loss_of_carrier_ends_an_idle_connection() {
+    let patient = |options: &mut ContextOptions| options.keepalive = Duration::from_secs(600);
+    let mut pair = Pair::with(rdma_support::fabric(), patient, patient, Default::default());
+    pair.connect();
+    let mut cut = Cut::now("ip link set cable1 down", &["ip link set cable1 up"]);
+    while !cut.is_done() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let begun = Instant::now();
+    let event = loop {
+        assert!(begun.elapsed() < CUT_TIME, "the connection is still there");
+        pair.client.wait(Some(CUT_TIME)).unwrap();
+        if let Some(event) = pair.client.next_event() {
+            break event;
+        }
+    };
+    println!("idle: ended after {:?}", begun.elapsed());
+    let Event::Closed { reason: Error::ConnectionLost { errno, .. }, .. } = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!(errno, libc::ENETDOWN);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it has a grace of 2 s");
 }
 
 #[test]

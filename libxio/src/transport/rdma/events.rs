@@ -1,11 +1,13 @@
-//! Events of devices (a port goes down, the device fails). A device has one queue of them for the whole process: any
-//! link that finds something there takes it and notes it for all.
+//! Events of devices (a port goes down or comes up, the device fails). A device has one queue of them for the whole
+//! process: any link that finds something there takes it and notes it for all. A port that is down ends its links after a
+//! grace: the device sends again what was lost meanwhile.
 
 use super::verbs::{Device, set_nonblocking};
 use rdma_sys as sys;
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Ports of a device are numbered from 1 up to 255.
 const PORTS: usize = 256;
@@ -14,8 +16,8 @@ const PORTS: usize = 256;
 #[derive(Debug)]
 struct DeviceState {
     device: Device,
-    /// How often each port has gone down.
-    ports_down: [AtomicU32; PORTS],
+    /// Since when each port is down, in milliseconds of [`now_ms`]; 0 where it is not known to be.
+    ports_down: [AtomicU64; PORTS],
     has_failed: AtomicBool,
     /// It is being taken away: whoever does that waits until nobody in this process holds it.
     is_removed: AtomicBool,
@@ -29,8 +31,24 @@ static DEVICES: Mutex<Vec<Arc<DeviceState>>> = Mutex::new(Vec::new());
 pub(super) struct DeviceWatch {
     state: Arc<DeviceState>,
     port: u8,
-    /// How often the port had gone down when the link was made.
-    known_down: u32,
+}
+
+/// How a link's port and device are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    Sound,
+    /// The port is down; if it is so for this time yet, the link has to go.
+    Down {
+        left: Duration,
+    },
+    /// The link has to go, for the reason of this errno value.
+    Lost(i32),
+}
+
+/// Milliseconds since the first call, from 1.
+fn now_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// As the library fills it; the type is a plain number here, since a new kernel may send one that the bindings' enum
@@ -57,7 +75,7 @@ impl DeviceWatch {
                 }
                 let state = Arc::new(DeviceState {
                     device,
-                    ports_down: std::array::from_fn(|_| AtomicU32::new(0)),
+                    ports_down: std::array::from_fn(|_| AtomicU64::new(0)),
                     has_failed: AtomicBool::new(false),
                     is_removed: AtomicBool::new(false),
                 });
@@ -65,8 +83,7 @@ impl DeviceWatch {
                 state
             }
         };
-        let known_down = state.ports_down[usize::from(port)].load(Ordering::Relaxed);
-        DeviceWatch { state, port, known_down }
+        DeviceWatch { state, port }
     }
 
     /// The device is being taken away.
@@ -74,14 +91,24 @@ impl DeviceWatch {
         self.state.is_removed.store(true, Ordering::Relaxed);
     }
 
-    /// Takes what has happened; the errno value if this link's port or device is gone.
-    pub(super) fn check(&self) -> Option<i32> {
+    /// Takes what has happened, and says how this link's port and device are. A port may be down for so long.
+    pub(super) fn check(&self, grace: Duration) -> Health {
         self.state.take_events();
         if self.state.has_failed.load(Ordering::Relaxed) {
-            return Some(libc::ENODEV);
+            return Health::Lost(libc::ENODEV);
         }
-        let down = self.state.ports_down[usize::from(self.port)].load(Ordering::Relaxed);
-        (down != self.known_down).then_some(libc::ENETDOWN)
+        let since = self.state.ports_down[usize::from(self.port)].load(Ordering::Relaxed);
+        health(since, now_ms(), grace)
+    }
+}
+
+fn health(since_ms: u64, now_ms: u64, grace: Duration) -> Health {
+    if since_ms == 0 {
+        return Health::Sound;
+    }
+    match grace.checked_sub(Duration::from_millis(now_ms.saturating_sub(since_ms))) {
+        Some(left) if !left.is_zero() => Health::Down { left },
+        _ => Health::Lost(libc::ENETDOWN),
     }
 }
 
@@ -113,8 +140,14 @@ impl DeviceState {
             let port = event.element as u32;
             if event.kind == sys::ibv_event_type::IBV_EVENT_PORT_ERR as c_int {
                 tracing::warn!(device = self.device.name(), port, "RDMA port down");
-                if let Some(count) = self.ports_down.get(port as usize) {
-                    count.fetch_add(1, Ordering::Relaxed);
+                if let Some(since) = self.ports_down.get(port as usize) {
+                    // Told twice, it is down since the first time.
+                    let _ = since.compare_exchange(0, now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+                }
+            } else if event.kind == sys::ibv_event_type::IBV_EVENT_PORT_ACTIVE as c_int {
+                tracing::info!(device = self.device.name(), port, "RDMA port up");
+                if let Some(since) = self.ports_down.get(port as usize) {
+                    since.store(0, Ordering::Relaxed);
                 }
             } else if event.kind == sys::ibv_event_type::IBV_EVENT_DEVICE_FATAL as c_int {
                 tracing::error!(device = self.device.name(), "RDMA device failed");
@@ -123,5 +156,22 @@ impl DeviceState {
             // SAFETY: acknowledged once, as every event has to be.
             unsafe { sys::ibv_ack_async_event(raw) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_may_be_down_for_the_grace() {
+        let grace = Duration::from_millis(2000);
+        assert_eq!(health(0, 500, grace), Health::Sound);
+        assert_eq!(health(100, 100, grace), Health::Down { left: grace });
+        assert_eq!(health(100, 2099, grace), Health::Down { left: Duration::from_millis(1) });
+        assert_eq!(health(100, 2100, grace), Health::Lost(libc::ENETDOWN));
+        assert_eq!(health(100, u64::MAX, grace), Health::Lost(libc::ENETDOWN));
+        assert_eq!(health(100, 99, grace), Health::Down { left: grace }, "noted by another thread just now");
+        assert_eq!(health(100, 100, Duration::ZERO), Health::Lost(libc::ENETDOWN));
     }
 }

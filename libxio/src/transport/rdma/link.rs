@@ -64,6 +64,8 @@ pub(super) struct RdmaLink {
     descriptors: OwnedFd,
     // After the identifier, for it lets go of a removed device.
     watch: Option<DeviceWatch>,
+    /// While the port is down: tells of the end of its grace.
+    alarm: Option<OwnedFd>,
     shared: Arc<Shared>,
     source: Option<IpAddr>,
     /// Addresses of the host still to be tried while connecting.
@@ -163,6 +165,7 @@ impl RdmaLink {
             id,
             descriptors,
             watch: None,
+            alarm: None,
             shared: Arc::clone(shared),
             source: None,
             untried: VecDeque::new(),

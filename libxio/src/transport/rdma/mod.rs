@@ -90,11 +90,20 @@ pub struct RdmaOptions {
     /// One-sided operations are done by the device of the side that asks, without the owner's doing, where both sides and
     /// their devices can do that. Default: true. Otherwise the owner's context carries each of them out.
     pub one_sided: bool,
+    /// A port may be down for so long before its connections end: what was lost meanwhile, the device sends again. More
+    /// than 3 seconds are of little use, since the device gives up after 3.8 where something is on its way. Default: 2 s.
+    pub port_down_grace: Duration,
 }
 
 impl Default for RdmaOptions {
     fn default() -> Self {
-        RdmaOptions { send_data_max: 4 << 10, register_min: 64 << 10, shared_receives: true, one_sided: true }
+        RdmaOptions {
+            send_data_max: 4 << 10,
+            register_min: 64 << 10,
+            shared_receives: true,
+            one_sided: true,
+            port_down_grace: Duration::from_secs(2),
+        }
     }
 }
 

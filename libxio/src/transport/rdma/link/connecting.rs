@@ -4,11 +4,14 @@ use super::super::cm::{CmEvent, CmEventKind, CmId, ConnectParameters};
 use super::super::credit::Credits;
 use super::super::domain::{Identity, MESSAGE_BYTES};
 use super::super::endpoint::Endpoint;
-use super::super::events::DeviceWatch;
+use super::super::events::{DeviceWatch, Health};
 use super::super::message::{BadGreeting, Greeting};
 use super::{ACK_TIMEOUT_EXPONENT, Phase, READS_MAX, RESOLVE_TIME, RETRY_COUNT, RdmaLink, errno, failure_of};
 use crate::transport::LinkError;
+use rustix::time as timerfd;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 impl RdmaLink {
     /// Tries the next address; without one, fails with this errno value.
@@ -87,9 +90,47 @@ impl RdmaLink {
                 }
             }
         }
-        if let Some(errno) = self.watch.as_ref().and_then(DeviceWatch::check) {
-            self.die(LinkError::Failed(errno));
+        let grace = self.shared.options.port_down_grace;
+        let health = self.watch.as_ref().map_or(Health::Sound, |watch| watch.check(grace));
+        let heeded = match health {
+            Health::Sound => self.set_alarm(None),
+            Health::Down { left } => self.set_alarm(Some(left)),
+            Health::Lost(errno) => {
+                self.die(LinkError::Failed(errno));
+                Ok(())
+            }
+        };
+        if let Err(cause) = heeded {
+            self.die(LinkError::Failed(errno(&cause)));
         }
+    }
+
+    /// Makes the link's descriptor readable in so much time, or not at all, for a link that sleeps meanwhile.
+    fn set_alarm(&mut self, left: Option<Duration>) -> io::Result<()> {
+        match (&self.alarm, left) {
+            (None, None) => return Ok(()),
+            (Some(_), _) => {}
+            (None, Some(_)) => {
+                let flags = timerfd::TimerfdFlags::CLOEXEC | timerfd::TimerfdFlags::NONBLOCK;
+                let alarm = timerfd::timerfd_create(timerfd::TimerfdClockId::Monotonic, flags)?;
+                self.wait_for(Some(alarm.as_raw_fd()))?;
+                self.alarm = Some(alarm);
+            }
+        }
+        let Some(alarm) = &self.alarm else { return Ok(()) };
+        let zero = timerfd::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = left.map_or(zero, |left| {
+            let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            timerfd::Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().max(1).into() }
+        });
+        // Setting it takes back that it has gone off.
+        let timer = timerfd::Itimerspec { it_interval: zero, it_value: value };
+        timerfd::timerfd_settime(alarm, timerfd::TimerfdTimerFlags::empty(), &timer)?;
+        if left.is_none() {
+            // Closing it takes it out of the others.
+            self.alarm = None;
+        }
+        Ok(())
     }
 
     pub(super) fn cm_event(&mut self, event: &CmEvent) {
