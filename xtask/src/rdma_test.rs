@@ -18,7 +18,8 @@ const GUEST_TIME_FULL: Duration = Duration::from_secs(7200);
 /// A variable that chooses among the steps: an extended regular expression for their names.
 const STEPS: &str = "RAIO_RDMA_STEPS";
 /// The tests of libxio that need devices.
-const TESTS: [&str; 5] = ["rdma", "rdma_counts", "rdma_cuts", "rdma_one_sided", "rdma_resources"];
+const TESTS: [&str; 6] =
+    ["rdma", "rdma_counts", "rdma_cuts", "rdma_one_sided", "rdma_registrations", "rdma_resources"];
 
 /// Runs them.
 ///

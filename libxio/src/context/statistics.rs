@@ -129,6 +129,10 @@ counters! {
     rdma_doorbells,
     /// Completions taken from RDMA devices, for work and for received messages.
     rdma_completions,
+    /// Regions and chunks of pools that were registered with RDMA devices, once for as long as they live.
+    rdma_registrations,
+    /// Memory that nobody holds for longer, registered for one operation.
+    rdma_registrations_once,
     /// Bytes of data that were copied between RDMA messages and their place, by this side.
     rdma_bytes_copied,
 }

@@ -457,6 +457,7 @@ impl Endpoint {
             statistics.rdma_doorbells.add(doorbells);
             statistics.rdma_completions.add(completions);
             statistics.rdma_bytes_copied.add(copied_bytes);
+            self.domain.registrations().report(statistics);
         }
     }
 

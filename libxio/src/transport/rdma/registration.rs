@@ -7,11 +7,12 @@
 //! mapped anew, and the device would go on using the old pages.
 
 use super::verbs::{Access, MemoryRegion, ProtectionDomain};
-use crate::Buffer;
 use crate::mem::{RegionWatcher, WeakRegion, watch_regions, zeros_memory};
 use crate::wire::PlacedPiece;
+use crate::{Buffer, Statistics};
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Regions registered at a time; beyond it the ones whose memory is gone are dropped, then none is added.
@@ -45,6 +46,9 @@ pub(super) struct Registrations {
     known: Mutex<HashMap<u64, (MemoryRegion, WeakRegion)>>,
     /// The zeros that have no memory of their own; `None` inside where they can't be registered.
     zeros: OnceLock<Option<MemoryRegion>>,
+    /// Since they were reported last: regions registered, and memory for one operation.
+    made: AtomicU64,
+    made_once: AtomicU64,
 }
 
 impl Registrations {
@@ -56,6 +60,8 @@ impl Registrations {
             access,
             known: Mutex::default(),
             zeros: OnceLock::new(),
+            made: AtomicU64::new(0),
+            made_once: AtomicU64::new(0),
         });
         let watcher: Arc<dyn RegionWatcher> = registrations.clone();
         watch_regions(&watcher);
@@ -65,6 +71,16 @@ impl Registrations {
     /// Whether the peers of the domain get rights to what is registered.
     pub(super) fn expose(&self) -> bool {
         self.access == Access::Remote
+    }
+
+    /// Adds what was made since the last time.
+    pub(super) fn report(&self, statistics: &Statistics) {
+        let take = |made: &AtomicU64| {
+            // Mostly nothing, which a look tells without a locked instruction.
+            if made.load(Ordering::Relaxed) == 0 { 0 } else { made.swap(0, Ordering::Relaxed) }
+        };
+        statistics.rdma_registrations.add(take(&self.made));
+        statistics.rdma_registrations_once.add(take(&self.made_once));
     }
 
     /// The keys of a buffer's region; `None` where it has none, or it can't be registered (the limit on locked memory,
@@ -90,7 +106,10 @@ impl Registrations {
                     MemoryRegion::register(&self.protection, region.as_ptr(), region.len(), self.access)
                 };
                 match registered {
-                    Ok(registration) => &place.insert((registration, region.downgrade())).0,
+                    Ok(registration) => {
+                        self.made.fetch_add(1, Ordering::Relaxed);
+                        &place.insert((registration, region.downgrade())).0
+                    }
                     Err(error) => {
                         tracing::debug!(%error, bytes = region.len(), "memory can't be registered, so it is copied");
                         return None;
@@ -128,7 +147,10 @@ impl Registrations {
         // An address of this process.
         let address = piece.offset as *mut u8;
         // SAFETY: the caller's promise.
-        unsafe { MemoryRegion::register(&self.protection, address, piece.length as usize, self.access) }
+        let made =
+            unsafe { MemoryRegion::register(&self.protection, address, piece.length as usize, self.access) };
+        self.made_once.fetch_add(u64::from(made.is_ok()), Ordering::Relaxed);
+        made
     }
 
     /// Registers memory for one operation.
@@ -137,7 +159,10 @@ impl Registrations {
     /// As for [`MemoryRegion::register`].
     pub(super) unsafe fn once(&self, buffer: &Buffer) -> Option<MemoryRegion> {
         // SAFETY: the caller's promise.
-        unsafe { MemoryRegion::register(&self.protection, buffer.as_ptr(), buffer.len(), self.access) }.ok()
+        let made =
+            unsafe { MemoryRegion::register(&self.protection, buffer.as_ptr(), buffer.len(), self.access) };
+        self.made_once.fetch_add(u64::from(made.is_ok()), Ordering::Relaxed);
+        made.ok()
     }
 }
 
