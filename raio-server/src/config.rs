@@ -53,6 +53,9 @@ pub struct Config {
     /// The same of all clients together, with the rings of each (516 KiB). A client that finds no room for its rings is
     /// refused with ENOBUFS.
     pub shared_total_bytes_max: u64,
+    /// Memory of clients by shared memory that each worker pins for O_DIRECT, in bytes: it saves a part of the processor's
+    /// time, and can't be swapped meanwhile. 0 pins none.
+    pub pinned_bytes_max: u64,
     /// Time that requests in progress are given when the server stops.
     pub drain_timeout: Duration,
     /// Listen beyond this machine without any proof of who the clients are.
@@ -80,6 +83,7 @@ impl Default for Config {
             memory_bytes_max: 1 << 30,
             shared_bytes_max: SharedMemoryOptions::default().region_bytes_max,
             shared_total_bytes_max: SharedMemoryOptions::default().total_bytes_max,
+            pinned_bytes_max: 256 << 20,
             drain_timeout: Duration::from_secs(10),
             insecure: false,
         }

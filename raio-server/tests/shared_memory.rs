@@ -93,6 +93,43 @@ fn registered_memory_is_filled_where_it_is() {
     server.wait_until_clean();
 }
 
+/// Bytes that this process has pinned.
+fn pinned() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Past the page cache, memory that is used again and again is pinned until its client has gone.
+#[test]
+fn memory_for_direct_io_is_pinned_while_it_is_used() {
+    let _watchdog = minute();
+    let (server, socket) = start();
+    let length = 256 << 10;
+    let bytes = server.file("some", 4 * length);
+    let uri = uri(&socket, "/").parse().unwrap();
+    for flags in [OpenFlags::READ, OpenFlags::READ.with(OpenFlags::DIRECT)] {
+        let mut engine = Engine::connect(&uri, &ClientOptions::default()).unwrap();
+        let region = Region::allocate(2 << 20, false).unwrap();
+        let handle = opened(&mut engine, flags, "/data/some");
+        for round in 0..64 {
+            let (at, place) = (round % 4 * length, round % 8 * length);
+            let landing = Landing::Place(region.slice(place, length).unwrap().into());
+            let read = Operation::Read { handle, offset: at as u64, length: length as u32, landing };
+            let Outcome::Read { data, .. } = engine.call(read).unwrap() else { panic!() };
+            assert!(data.to_vec() == bytes[at..at + length], "{round}");
+        }
+        assert_eq!(pinned(), if flags.contains(OpenFlags::DIRECT) { 2 << 20 } else { 0 });
+        engine.close();
+        server.wait_until_clean();
+    }
+    let start = std::time::Instant::now();
+    while pinned() > 0 {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "{} bytes are pinned", pinned());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn zeros_and_lists_are_put_into_the_memory_of_the_client() {
     let _watchdog = minute();

@@ -25,6 +25,8 @@ pub(super) struct PendingOp {
     data: Sgl,
     /// The entries of a vectored write, where they are until the completion.
     entries: RawEntries,
+    /// Place of the memory among the ring's fixed buffers.
+    fixed: Option<u16>,
 }
 
 /// A foreign descriptor.
@@ -44,6 +46,21 @@ impl Context {
     /// # Errors
     /// [`Error::Unsupported`] on virtual time, and for a read into a static buffer.
     pub fn submit(&mut self, op: FileOp, token: u64) -> Result<OpId> {
+        self.submit_op(op, token, false)
+    }
+
+    /// As [`Context::submit`], for a file that is open with O_DIRECT: where the operation is long and its memory is a
+    /// peer's (on shared memory), that is pinned once it has been used so again and again, within
+    /// [`ContextOptions::pinned_bytes_max`](crate::ContextOptions::pinned_bytes_max), which saves doing it for each
+    /// operation.
+    ///
+    /// # Errors
+    /// As [`Context::submit`].
+    pub fn submit_direct(&mut self, op: FileOp, token: u64) -> Result<OpId> {
+        self.submit_op(op, token, true)
+    }
+
+    fn submit_op(&mut self, op: FileOp, token: u64, direct: bool) -> Result<OpId> {
         if self.ring.is_none() {
             return Err(NO_RING);
         }
@@ -55,8 +72,12 @@ impl Context {
             (Kind::Write { .. }, count) if count > 1 => data.raw_entries(),
             _ => RawEntries::default(),
         };
+        let fixed = match data.pieces() {
+            [buffer] if direct => self.fixed_place(buffer),
+            _ => None,
+        };
         let thread = thread::current().id();
-        let key = self.ops.insert(PendingOp { token, kind, thread, stamp: 0, data, entries });
+        let key = self.ops.insert(PendingOp { token, kind, thread, stamp: 0, data, entries, fixed });
         self.start_op(key);
         self.statistics.operations_outstanding.add(1);
         Ok(OpId::new(self.number, key))
@@ -67,10 +88,11 @@ impl Context {
         let (Some(pending), Some(ring)) = (self.ops.get_mut(key), &mut self.ring) else { return };
         pending.stamp = self.stamps.next();
         let ticket = Ticket { kind: TicketKind::File, stamp: pending.stamp, index: key.index };
+        let fixed = pending.fixed;
         match pending.kind {
-            Kind::Read { fd, offset } => ring.read(fd, &pending.data, offset, ticket),
+            Kind::Read { fd, offset } => ring.read(fd, &pending.data, offset, fixed, ticket),
             Kind::Write { fd, offset } if pending.entries.is_empty() => {
-                ring.write(fd, &pending.data, offset, ticket)
+                ring.write(fd, &pending.data, offset, fixed, ticket)
             }
             Kind::Write { fd, offset } => ring.write_vectored(fd, &pending.entries, offset, ticket),
             Kind::Sync { fd, data_only } => ring.sync(fd, data_only, ticket),

@@ -10,6 +10,7 @@ mod connecting;
 mod connection;
 mod event;
 mod files;
+mod fixed;
 mod fork;
 mod handle;
 mod handles;
@@ -53,6 +54,7 @@ use arrived::Records;
 use connection::ConnectionState;
 use crossbeam_channel::Receiver;
 use files::{ForeignFd, PendingOp};
+use fixed::FixedBuffers;
 use handle::{DroppedMessages, Post};
 use links::LinkEntry;
 use outgoing::HeldFrame;
@@ -128,6 +130,7 @@ pub struct Context {
     timers: Timers,
     fds: Slab<ForeignFd>,
     ops: Slab<PendingOp>,
+    fixed: FixedBuffers,
     events: VecDeque<Event>,
     /// Answers made while a link is being read; empty between calls.
     replies: Vec<HeldFrame>,
@@ -253,6 +256,7 @@ impl Context {
             timers: Timers::new(),
             fds: Slab::new(),
             ops: Slab::new(),
+            fixed: FixedBuffers::new(options.pinned_bytes_max, &waker),
             events: VecDeque::with_capacity(EVENTS_USUAL),
             replies: Vec::new(),
             pool: Pool::new(options.pool.clone()),

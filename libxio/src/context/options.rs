@@ -33,6 +33,10 @@ pub struct ContextOptions {
     pub connect_timeout: Duration,
     /// How much of its clients' memory a server maps.
     pub shared_memory: SharedMemoryOptions,
+    /// Bytes of peers' memory, by shared memory, that are pinned for O_DIRECT ([`Context::submit_direct`](crate::Context::submit_direct)):
+    /// they can't be swapped or given back meanwhile. Regions above 64 MiB are not pinned. All contexts of a
+    /// process that is not root's pin at most a quarter of what may be locked (RLIMIT_MEMLOCK). Default: 256 MiB; 0 pins none.
+    pub pinned_bytes_max: u64,
     /// When data goes which way over RDMA.
     #[cfg(feature = "rdma")]
     pub rdma: crate::transport::RdmaOptions,
@@ -82,6 +86,7 @@ impl Default for ContextOptions {
             lease: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
             shared_memory: SharedMemoryOptions::default(),
+            pinned_bytes_max: 256 << 20,
             #[cfg(feature = "rdma")]
             rdma: crate::transport::RdmaOptions::default(),
             transports: Vec::new(),

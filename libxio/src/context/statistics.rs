@@ -65,6 +65,10 @@ counters! {
     waiting_for_grant,
     /// Gauge: file operations in flight.
     operations_outstanding,
+    /// Gauge: bytes of peers' memory that are pinned for O_DIRECT.
+    pinned_bytes,
+    /// File operations on pinned memory.
+    operations_pinned,
     /// Requests sent (one-sided operations by frames among them).
     requests_sent,
     /// Requests received (one-sided operations by frames among them).

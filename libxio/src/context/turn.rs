@@ -158,6 +158,7 @@ impl Context {
         self.statistics.turns.add(1);
         self.take_posts();
         self.answer_dropped();
+        self.unpin_released();
         self.take_completions();
         self.accept_ready();
         self.receive_hot();
@@ -210,7 +211,10 @@ impl Context {
 
     /// Whether something came from elsewhere since the last turn.
     fn has_posts(&self) -> bool {
-        !self.inbox.is_empty() || !self.records.dropped.queue.is_empty() || self.waker.is_stopping()
+        !self.inbox.is_empty()
+            || !self.records.dropped.queue.is_empty()
+            || self.fixed.has_released()
+            || self.waker.is_stopping()
     }
 
     fn take_completions(&mut self) {

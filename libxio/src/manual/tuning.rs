@@ -28,6 +28,8 @@
 //!   advice (`echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled`), fewer translations for large transfers.
 //! - [`shared_memory`](crate::ContextOptions::shared_memory) (16 GiB, 1,024 regions; half of the usable memory,
 //!   32,768 regions): what a server maps of each client, and of all; beyond it data is copied through the ring.
+//! - [`pinned_bytes_max`](crate::ContextOptions::pinned_bytes_max) (256 MiB): peers' memory that is pinned where
+//!   [`submit_direct`](crate::Context::submit_direct) uses it again and again.
 //! - A connection that is idle takes a few KiB; 10,000 of them are a test of this library.
 //!
 //! # Time

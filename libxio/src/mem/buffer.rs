@@ -202,6 +202,14 @@ impl Buffer {
         }
     }
 
+    /// The peer's memory that these bytes lie in.
+    pub(crate) fn peer_memory(&self) -> Option<&Arc<PeerMemory>> {
+        match &self.owner {
+            Owner::Peer { memory } => Some(memory),
+            _ => None,
+        }
+    }
+
     /// The region that these bytes lie in, if a device may go on knowing it: its pages are the same for life.
     #[cfg(feature = "rdma")]
     pub(crate) fn lasting_region(&self) -> Option<&Region> {

@@ -6,6 +6,7 @@
 
 use super::budget::Account;
 use super::guard::{self, Vanished};
+use super::pinned::{Pin, Pinning};
 use super::{Buffer, PAGE_BYTES};
 use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -49,7 +50,8 @@ pub(crate) struct PeerMemory {
     /// First byte; mapped for `length` bytes as long as this value lives.
     pointer: NonNull<u8>,
     length: usize,
-    /// Dropped after the memory is unmapped.
+    /// What follows is dropped after the memory is unmapped.
+    pinning: Pinning,
     hold: Arc<PeerHold>,
 }
 
@@ -102,7 +104,21 @@ impl PeerMemory {
         let pointer = NonNull::new(address.cast()).ok_or_else(wrong)?;
         // SAFETY: the range was just mapped; a child process has no business with a peer's memory.
         unsafe { libc::madvise(address, length, libc::MADV_DONTFORK) };
-        Ok(Arc::new(PeerMemory { pointer, length, hold }))
+        Ok(Arc::new(PeerMemory { pointer, length, pinning: Pinning::default(), hold }))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Where the ring of this context has it pinned; counts the uses that make it worthwhile.
+    pub(crate) fn pinned_at(&self, context: u32, uses_min: u32) -> Pin {
+        self.pinning.at(context, uses_min)
+    }
+
+    /// It is pinned; `release` is told the place when it is unmapped, from any thread.
+    pub(crate) fn pin_at(&self, context: u32, place: u16, release: impl Fn(u16) + Send + Sync + 'static) {
+        self.pinning.pin(context, place, release);
     }
 
     /// A buffer over a range of it; `None` where the range leaves it.
@@ -232,7 +248,7 @@ mod tests {
         let pointer = NonNull::new(address.cast::<u8>()).unwrap();
         let hold = hold();
         assert!(hold.account.charge(8192));
-        let peer = Arc::new(PeerMemory { pointer, length: 8192, hold });
+        let peer = Arc::new(PeerMemory { pointer, length: 8192, pinning: Pinning::default(), hold });
         guard::prepare();
         let mut buffer = peer.slice(0, 8192).unwrap();
         buffer.copy_from(4000, b"here");

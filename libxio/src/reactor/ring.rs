@@ -145,16 +145,45 @@ impl Ring {
         self.push(opcode::AsyncCancel::new(ticket.encode()).build(), IGNORED);
     }
 
-    /// Reads into the first piece of `into`, which the caller keeps where it is until the completion.
-    pub(crate) fn read(&mut self, fd: RawFd, into: &Sgl, offset: u64, ticket: Ticket) {
-        let (pointer, length) = first_piece(into);
-        self.push(opcode::Read::new(types::Fd(fd), pointer, length).offset(offset).build(), ticket);
+    /// Makes a table for so many fixed buffers, all empty.
+    pub(crate) fn make_buffer_table(&self, places: u32) -> io::Result<()> {
+        self.ring.submitter().register_buffers_sparse(places)
     }
 
-    /// Writes the one piece of `from`, which the caller keeps until the completion.
-    pub(crate) fn write(&mut self, fd: RawFd, from: &Sgl, offset: u64, ticket: Ticket) {
+    /// Pins memory at a place of the table.
+    pub(crate) fn set_buffer(&self, place: u16, start: *mut u8, length: usize) -> io::Result<()> {
+        let entry = libc::iovec { iov_base: start.cast(), iov_len: length };
+        // SAFETY: the kernel takes hold of the pages themselves; an operation that names the place names an address in
+        // memory that is mapped as long as the operation runs.
+        unsafe { self.ring.submitter().register_buffers_update(u32::from(place), &[entry], None) }
+    }
+
+    /// Lets go of what is pinned there.
+    pub(crate) fn clear_buffer(&self, place: u16) -> io::Result<()> {
+        self.set_buffer(place, std::ptr::null_mut(), 0)
+    }
+
+    /// Reads into the first piece of `into`, which the caller keeps where it is until the completion; `fixed` is its place in
+    /// the table of buffers.
+    pub(crate) fn read(&mut self, fd: RawFd, into: &Sgl, offset: u64, fixed: Option<u16>, ticket: Ticket) {
+        let (pointer, length) = first_piece(into);
+        let fd = types::Fd(fd);
+        let entry = match fixed {
+            Some(place) => opcode::ReadFixed::new(fd, pointer, length, place).offset(offset).build(),
+            None => opcode::Read::new(fd, pointer, length).offset(offset).build(),
+        };
+        self.push(entry, ticket);
+    }
+
+    /// Writes the one piece of `from`, which the caller keeps until the completion; `fixed` as in [`Ring::read`].
+    pub(crate) fn write(&mut self, fd: RawFd, from: &Sgl, offset: u64, fixed: Option<u16>, ticket: Ticket) {
         let (pointer, length) = first_piece(from);
-        self.push(opcode::Write::new(types::Fd(fd), pointer, length).offset(offset).build(), ticket);
+        let fd = types::Fd(fd);
+        let entry = match fixed {
+            Some(place) => opcode::WriteFixed::new(fd, pointer, length, place).offset(offset).build(),
+            None => opcode::Write::new(fd, pointer, length).offset(offset).build(),
+        };
+        self.push(entry, ticket);
     }
 
     /// Writes several pieces; the entries and what they name stay until the completion.
@@ -344,7 +373,7 @@ mod tests {
             file.write_all(b"0123456789").unwrap();
             let mut ring = Ring::new(8, pinned).unwrap();
             let into = Sgl::from(Buffer::from_vec(vec![0; 4]));
-            ring.read(file.as_raw_fd(), &into, 3, FILE);
+            ring.read(file.as_raw_fd(), &into, 3, None, FILE);
             let mut turns = 0;
             let found = loop {
                 ring.wait(Some(Duration::from_secs(5))).unwrap();

@@ -169,6 +169,11 @@ pub trait OpenFile: Send + Sync {
     /// Goes on after an operation of the ring; runs on the loop and does not wait.
     fn resume(&self, command: &mut Command, completion: Completion) -> Step;
 
+    /// Whether its data goes past the page cache: memory for it is worth pinning.
+    fn is_direct(&self) -> bool {
+        false
+    }
+
     /// Does the rest of a command from byte `done` of its memory on; runs off the loop and may wait.
     fn block(&self, command: Command, memory: Sgl, done: usize) -> Outcome;
 }

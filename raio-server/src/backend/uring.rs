@@ -474,6 +474,10 @@ impl OpenFile for UringFile {
         }
     }
 
+    fn is_direct(&self) -> bool {
+        self.direct == Direct::Never
+    }
+
     fn block(&self, command: Command, memory: Sgl, done: usize) -> Outcome {
         let os = |cause: rustix::io::Errno| cause.raw_os_error();
         match command {

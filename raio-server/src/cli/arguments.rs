@@ -79,6 +79,9 @@ pub(super) struct Arguments {
     /// The same of all clients together [default: half of what the server may use]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     shared_memory_total: Option<u64>,
+    /// Memory of clients by shared memory that each worker pins for O_DIRECT; 0 pins none [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pinned_memory: Option<u64>,
     /// Seconds of silence after which a client is given up [default: 10]
     #[arg(long, value_name = "SECONDS")]
     keepalive: Option<u64>,
@@ -173,6 +176,7 @@ impl Arguments {
         );
         set(&mut config.shared_bytes_max, self.shared_memory);
         set(&mut config.shared_total_bytes_max, self.shared_memory_total);
+        set(&mut config.pinned_bytes_max, self.pinned_memory);
         set(&mut config.keepalive, self.keepalive.map(Duration::from_secs));
         set(&mut config.lease, self.lease.map(Duration::from_secs));
         set(&mut config.drain_timeout, self.drain.map(Duration::from_secs));

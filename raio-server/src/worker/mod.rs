@@ -352,6 +352,7 @@ fn context_options(config: &Config) -> ContextOptions {
         ring_entries: RING_ENTRIES,
         keepalive: config.keepalive,
         lease: config.lease,
+        pinned_bytes_max: config.pinned_bytes_max,
         crc: true,
         ..ContextOptions::default()
     };

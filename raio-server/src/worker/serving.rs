@@ -188,9 +188,15 @@ impl Worker {
         let pending = Pending { client: id, connection, request, bytes, work: Work::File(opened, command) };
         match step {
             Step::Ring(operation) => {
+                let is_direct = file.is_direct();
                 drop(file);
                 let token = self.pending.insert(pending);
-                if let Err(error) = self.context.submit(operation, token) {
+                let outcome = if is_direct {
+                    self.context.submit_direct(operation, token)
+                } else {
+                    self.context.submit(operation, token)
+                };
+                if let Err(error) = outcome {
                     tracing::error!(%error, "the ring takes no operation");
                     if let Some(pending) = self.pending.remove(token) {
                         self.end_file(pending, Err(libc::EIO));
