@@ -110,6 +110,7 @@ pub enum StatTarget {
 
 impl Operation {
     /// Its command, borrowed, as it goes on the wire.
+    #[inline]
     pub(crate) fn request(&self) -> Request<'_> {
         match self {
             Operation::Open { path, flags, mode } => Request::Open { path, flags: *flags, mode: *mode },
@@ -143,6 +144,7 @@ impl Operation {
     }
 
     /// Most that its answer will take from the pool, in bytes.
+    #[inline]
     pub(crate) fn pool_bytes(&self) -> usize {
         match self {
             Operation::Read { landing, .. } => pool_bytes(landing),
@@ -153,6 +155,7 @@ impl Operation {
     }
 
     /// Takes out what travels beside the command: the data to write, and where the answer's data land.
+    #[inline]
     pub(crate) fn into_memory(self) -> (Sgl, Landing) {
         match self {
             Operation::Write { data, .. } => (data, Landing::None),
@@ -165,6 +168,7 @@ impl Operation {
 
     /// The number of its command.
     #[must_use]
+    #[inline]
     pub fn op(&self) -> Op {
         match self {
             Operation::Open { .. } => Op::Open,
@@ -226,6 +230,7 @@ pub enum Outcome {
 impl Outcome {
     /// Bytes read or written; 0 for anything else.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> usize {
         match self {
             Outcome::Read { bytes, .. } | Outcome::Written { bytes } => *bytes as usize,

@@ -147,9 +147,12 @@ impl Queue {
     /// The next completion.
     #[expect(clippy::should_implement_trait, reason = "not the end of anything when it is None")]
     pub fn next(&mut self) -> Option<Completion> {
-        let Completion { token, result } = self.engine.next()?;
+        let mut completion = self.engine.next()?;
         self.used -= 1;
-        Some(Completion { token, result: result.map_err(|error| error.with_path(&self.path)) })
+        if completion.result.is_err() {
+            completion.result = completion.result.map_err(|error| error.with_path(&self.path));
+        }
+        Some(completion)
     }
 
     /// How many more requests can be submitted now.

@@ -44,6 +44,7 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     /// The request's number; of a one-way message, one that no request has.
+    #[inline]
     pub(crate) fn request_id(&self) -> RequestId {
         match self.message {
             MessageId::Request(id) => id,
@@ -65,6 +66,7 @@ impl Arrived {
     }
 
     /// It has ended, or goes on without the application.
+    #[inline]
     pub(crate) fn disarm(&mut self) {
         self.armed = false;
     }

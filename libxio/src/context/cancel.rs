@@ -154,10 +154,13 @@ impl Context {
 
 impl ConnectionState {
     /// The result of a cancel that the peer asked for, if it did.
+    #[inline]
     pub(super) fn end_cancel(&mut self, id: RequestId, outcome: u32) -> Option<OutgoingFrame<'static>> {
-        if self.cancels_asked.is_empty() {
-            return None;
-        }
+        if self.cancels_asked.is_empty() { None } else { self.end_one_cancel(id, outcome) }
+    }
+
+    #[cold]
+    fn end_one_cancel(&mut self, id: RequestId, outcome: u32) -> Option<OutgoingFrame<'static>> {
         let found = self.cancels_asked.iter().position(|asked| *asked == id)?;
         self.cancels_asked.swap_remove(found);
         let head = FrameHead { room: outcome, ..self.frame_for(FrameKind::CancelResult, id) };

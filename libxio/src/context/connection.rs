@@ -226,6 +226,7 @@ impl ConnectionState {
     }
 
     /// A frame with the present grants in it.
+    #[inline]
     pub(crate) fn frame(&mut self, kind: FrameKind) -> FrameHead {
         FrameHead {
             bytes_granted: self.receiving.announce(),
@@ -235,6 +236,7 @@ impl ConnectionState {
     }
 
     /// A frame that names one of the peer's requests.
+    #[inline]
     pub(crate) fn frame_for(&mut self, kind: FrameKind, id: RequestId) -> FrameHead {
         FrameHead { slot: id.slot, sequence: id.sequence, ..self.frame(kind) }
     }
@@ -343,6 +345,7 @@ impl ConnectionSink<'_> {
     }
 
     /// Where the data of a frame lands.
+    #[inline]
     fn find_place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
         if self.state.phase != Phase::Open {
             return Err(Violation::UnexpectedKind(head.kind as u8));
@@ -409,70 +412,52 @@ impl ConnectionSink<'_> {
             kind => Err(Violation::UnexpectedKind(kind as u8)),
         }
     }
-}
 
-impl Sink for ConnectionSink<'_> {
-    fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
-        let place = self.find_place(head, header, first)?;
-        if matches!(place, Place::Into(_)) {
-            self.state.arrival = Some(Arrival::begin(head.data_length));
-        }
-        Ok(place)
-    }
-
-    fn in_place(&mut self, head: &FrameHead) -> Result<(), Violation> {
-        if self.state.phase != Phase::Open {
-            return Err(Violation::UnexpectedKind(head.kind as u8));
-        }
-        self.state.receiving.receive(u64::from(head.data_length))
-    }
-
-    fn deliver(
+    /// A frame before the connection is made.
+    #[cold]
+    fn deliver_to_connecting(
         &mut self,
         head: &FrameHead,
         header: &[u8],
-        data: Sgl,
-        landing: Sgl,
     ) -> Result<Option<FrameLimits>, Violation> {
-        self.statistics.frames_received.add(1);
-        self.state.arrival = None;
-        if let Phase::Connecting { .. } = self.state.phase {
-            return match head.kind {
-                FrameKind::Welcome => self.welcome(header),
-                FrameKind::Refusal => {
-                    let Refusal { reason, redirect, private_data } = Refusal::decode(header)?;
-                    if reason == RejectReason::Redirected {
-                        self.redirected = Some((redirect, private_data));
-                    } else {
-                        let peer = self.state.peer.clone();
-                        self.ended = Some(Error::Rejected { peer, reason, private_data });
-                    }
-                    Ok(None)
-                }
-                FrameKind::Goodbye => {
-                    let goodbye = Goodbye::decode(header)?;
-                    self.ended = Some(Error::Closed(format!("{} ({})", self.state.peer, goodbye.text)));
-                    Ok(None)
-                }
-                kind => Err(Violation::UnexpectedKind(kind as u8)),
-            };
-        }
-        self.state.sending.raise(head.bytes_granted)?;
-        // A receipt comes before, or with, the acknowledgement of its message.
-        if head.kind == FrameKind::Receipt {
-            self.receipt(head)?;
-        }
-        self.acknowledged(head.acknowledged)?;
         match head.kind {
-            FrameKind::Request => self.request(head, header, data, landing)?,
-            FrameKind::Response => self.response(head, header, data)?,
-            FrameKind::OneWay => self.one_way(head, header, data)?,
+            FrameKind::Welcome => self.welcome(header),
+            FrameKind::Refusal => {
+                let Refusal { reason, redirect, private_data } = Refusal::decode(header)?;
+                if reason == RejectReason::Redirected {
+                    self.redirected = Some((redirect, private_data));
+                } else {
+                    let peer = self.state.peer.clone();
+                    self.ended = Some(Error::Rejected { peer, reason, private_data });
+                }
+                Ok(None)
+            }
+            FrameKind::Goodbye => {
+                let goodbye = Goodbye::decode(header)?;
+                self.ended = Some(Error::Closed(format!("{} ({})", self.state.peer, goodbye.text)));
+                Ok(None)
+            }
+            kind => Err(Violation::UnexpectedKind(kind as u8)),
+        }
+    }
+
+    /// A frame that is no message, nor a response.
+    #[inline(never)]
+    fn deliver_other(
+        &mut self,
+        kind: FrameKind,
+        head: &FrameHead,
+        header: &[u8],
+        data: Sgl,
+        landing: &Sgl,
+    ) -> Result<(), Violation> {
+        match kind {
             FrameKind::Receipt => {}
             FrameKind::Cancel => self.cancel(head)?,
             FrameKind::CancelResult => self.cancel_result(head)?,
             FrameKind::Ready => self.ready(head)?,
             FrameKind::Data => self.data(head, data)?,
-            FrameKind::RemoteRead => self.remote_read(head, header, &landing)?,
+            FrameKind::RemoteRead => self.remote_read(head, header, landing)?,
             FrameKind::RemoteWrite => self.remote_write(head, header, &data)?,
             FrameKind::Ping => {
                 let pong = self.state.frame(FrameKind::Pong);
@@ -490,9 +475,55 @@ impl Sink for ConnectionSink<'_> {
             }
             kind => return Err(Violation::UnexpectedKind(kind as u8)),
         }
-        Ok(None)
+        Ok(())
+    }
+}
+
+impl Sink for ConnectionSink<'_> {
+    fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
+        let place = self.find_place(head, header, first)?;
+        if matches!(place, Place::Into(_)) {
+            self.state.arrival = Some(Arrival::begin(head.data_length));
+        }
+        Ok(place)
     }
 
+    #[inline]
+    fn in_place(&mut self, head: &FrameHead) -> Result<(), Violation> {
+        if self.state.phase != Phase::Open {
+            return Err(Violation::UnexpectedKind(head.kind as u8));
+        }
+        self.state.receiving.receive(u64::from(head.data_length))
+    }
+
+    fn deliver(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        data: Sgl,
+        landing: Sgl,
+    ) -> Result<Option<FrameLimits>, Violation> {
+        self.statistics.frames_received.add(1);
+        self.state.arrival = None;
+        if let Phase::Connecting { .. } = self.state.phase {
+            return self.deliver_to_connecting(head, header);
+        }
+        self.state.sending.raise(head.bytes_granted)?;
+        // A receipt comes before, or with, the acknowledgement of its message.
+        if head.kind == FrameKind::Receipt {
+            self.receipt(head)?;
+        }
+        if head.acknowledged > 0 {
+            self.acknowledged(head.acknowledged)?;
+        }
+        match head.kind {
+            FrameKind::Request => self.request(head, header, data, landing)?,
+            FrameKind::Response => self.response(head, header, data)?,
+            FrameKind::OneWay => self.one_way(head, header, data)?,
+            kind => self.deliver_other(kind, head, header, data, &landing)?,
+        }
+        Ok(None)
+    }
     fn reached(&mut self, slot: u16, sequence: u32, refused: Option<RemoteAddress>) {
         self.end_alone(slot, sequence, refused);
     }

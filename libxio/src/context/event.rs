@@ -264,6 +264,7 @@ pub enum Landing {
 impl Landing {
     /// Most bytes that a response may carry.
     #[must_use]
+    #[inline]
     pub fn room(&self) -> usize {
         match self {
             Landing::None => 0,
@@ -315,36 +316,42 @@ pub struct Request {
 impl Request {
     /// The connection it came by.
     #[must_use]
+    #[inline]
     pub fn connection(&self) -> Connection {
         self.record.connection
     }
 
     /// The small leading part.
     #[must_use]
+    #[inline]
     pub fn header(&self) -> &[u8] {
         &self.record.header
     }
 
     /// The data.
     #[must_use]
+    #[inline]
     pub fn data(&self) -> &Sgl {
         &self.record.data
     }
 
     /// Takes the data out, to move it into a file operation, say. The sender's byte grant is renewed when the request
     /// is answered.
+    #[inline]
     pub fn take_data(&mut self) -> Sgl {
         std::mem::take(&mut self.record.data)
     }
 
     /// Most bytes of data that the response may carry.
     #[must_use]
+    #[inline]
     pub fn room(&self) -> u32 {
         self.record.room
     }
 
     /// Its number, as [`Event::Cancel`] names it.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> RequestId {
         self.record.request_id()
     }

@@ -23,6 +23,7 @@ macro_rules! handle {
 
             #[allow(dead_code, reason = "file operations are not looked up by their handle yet")]
             /// The key in the tables of the context with this number; none for a handle of another context.
+            #[inline]
             pub(crate) fn key(self, context: ContextNumber) -> Option<Key> {
                 (self.context == context).then_some(Key { index: self.index, generation: self.generation })
             }
@@ -38,6 +39,7 @@ impl Connection {
     /// A small number, for tables: no two open connections of a context have the same one at a time, and numbers are used
     /// again.
     #[must_use]
+    #[inline]
     pub fn number(self) -> usize {
         self.index as usize
     }

@@ -25,6 +25,7 @@ impl Default for Histogram {
     }
 }
 
+#[inline]
 fn bucket(nanoseconds: u64) -> usize {
     if nanoseconds < STEPS as u64 {
         return nanoseconds as usize; // below 8

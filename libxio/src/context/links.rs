@@ -108,6 +108,7 @@ impl Sink for DeafSink {
 
 impl Context {
     /// A link has something to send, or something is expected from it: attend to it every turn.
+    #[inline]
     pub(super) fn touch_link(&mut self, key: Key) {
         let Some(entry) = self.links.get_mut(key) else { return };
         entry.last_active = self.now;
@@ -123,6 +124,7 @@ impl Context {
 
     /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
     /// that the peer begins while this side goes on.
+    #[inline]
     pub(super) fn message_queued(&mut self, key: Key) {
         self.touch_link(key);
         if self.links.get(key).is_some_and(LinkEntry::is_flushed_early) {

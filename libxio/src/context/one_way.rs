@@ -6,7 +6,7 @@ use super::event::{Event, Request};
 use super::handles::Connection;
 use super::message::{OneWay, OutgoingOneWay, Receipt};
 use super::outgoing::{Numbered, Unacknowledged};
-use super::requests::{check_message, message_flags};
+use super::requests::{check_message, message_flags, stale};
 use crate::reactor::Key;
 use crate::transport::OutgoingFrame;
 use crate::wire::{
@@ -61,10 +61,9 @@ impl Context {
         let (connection, sequence, granted) = (record.connection, record.sequence(), record.granted);
         let wants_receipt = record.wants_receipt;
         self.records.give_back(record);
-        let stale = Error::StaleHandle("connection");
-        let key = connection.key(self.number).ok_or(stale.clone())?;
+        let key = connection.key(self.number).ok_or_else(stale)?;
         let receipt = wants_receipt.then_some(receipt);
-        if self.release_one_way(key, sequence, granted, receipt) { Ok(()) } else { Err(stale) }
+        if self.release_one_way(key, sequence, granted, receipt) { Ok(()) } else { Err(stale()) }
     }
 
     /// Tells the requester that its request was read, before it is answered.

@@ -66,20 +66,41 @@ pub(crate) enum Cancel {
     Answered,
 }
 
-impl Outstanding {
-    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32, now_ns: u64) -> Outstanding {
+/// What a request is begun with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// Request, RemoteRead or RemoteWrite.
+    pub kind: FrameKind,
+    pub flags: FrameFlags,
+    pub token: u64,
+    pub landing: Landing,
+    pub room: u32,
+    /// The present turn, in nanoseconds of the context.
+    begun_ns: u64,
+}
+
+impl Beginning {
+    #[inline]
+    pub(crate) fn new(kind: FrameKind, token: u64, landing: Landing, room: u32, now_ns: u64) -> Beginning {
+        Beginning { kind, flags: FrameFlags::default(), token, landing, room, begun_ns: now_ns }
+    }
+
+    /// The entry of a request with this number, whose landing was `named` by the application.
+    #[inline]
+    pub(crate) fn begin(self, sequence: u32, named: bool, lent: &Lent) -> Outstanding {
+        let Beginning { kind, flags, token, landing, room, begun_ns } = self;
         Outstanding {
             token,
-            sequence: 0,
-            begun_ns: now_ns,
+            sequence,
+            begun_ns,
             kind,
-            flags: FrameFlags::default(),
-            named: matches!(landing, Landing::Place(_)),
+            flags,
             landing,
+            named,
             room,
             sent: false,
-            data_lent: false,
-            landing_lent: false,
+            data_lent: lent.data,
+            landing_lent: lent.landing,
             alone: false,
             nameless: false,
             waits: false,
@@ -93,27 +114,22 @@ impl Outstanding {
             expired: false,
         }
     }
-}
-
-impl Outstanding {
-    /// What the application knows it by. Numbers count from 1, so that one without can't be cancelled.
-    pub(crate) fn id(&self, slot: u16) -> RequestId {
-        RequestId { slot, sequence: if self.nameless { 0 } else { self.sequence } }
-    }
 
     /// Lends the peer what it can reach of the request's data and landing; what is returned tells it where they lie.
     /// `immediate` is the most data that travels without an announcement: where one is needed, the landing's turn does
-    /// not come.
+    /// not come. Nor does data whose owner waits for it (`notifies`) stay where the peer would fetch it.
+    #[inline]
     pub(crate) fn lend(
         &mut self,
         data: &Sgl,
         link: &mut dyn Link,
         pool: &Pool,
         immediate: u32,
-    ) -> ExtensionBytes {
+        notifies: bool,
+    ) -> Lent {
         let none = Sgl::new();
         let is_long = data.len() > immediate as usize;
-        let travels = link.is_fetched() && (is_long || self.notify.is_some());
+        let travels = (is_long || notifies) && link.is_fetched();
         let data = if travels { &none } else { data };
         let wanted = match self.landing {
             Landing::Pool(room) if room as usize > COPIED_BYTES_MAX => room,
@@ -136,8 +152,27 @@ impl Outstanding {
         if wanted > 0 && !lent.landing {
             self.landing = Landing::Pool(wanted);
         }
-        (self.data_lent, self.landing_lent) = (lent.data, lent.landing);
-        lent.extension
+        lent
+    }
+}
+
+impl Outstanding {
+    /// What the application knows it by. Numbers count from 1, so that one without can't be cancelled.
+    #[inline]
+    pub(crate) fn id(&self, slot: u16) -> RequestId {
+        RequestId { slot, sequence: if self.nameless { 0 } else { self.sequence } }
+    }
+
+    /// What it was begun with, to begin it in another way.
+    pub(crate) fn into_beginning(self) -> Beginning {
+        let Outstanding { kind, flags, token, landing, room, begun_ns, .. } = self;
+        Beginning { kind, flags, token, landing, room, begun_ns }
+    }
+
+    /// Whether its end is more than an answer for the application.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        self.expired || self.cancel != Cancel::None || self.notify.is_some() || self.failure.is_some()
     }
 }
 
@@ -198,6 +233,7 @@ impl HeldFrame {
 impl ConnectionState {
     /// Sends a message whose entry is made, or lets it wait behind others or for the byte grant (then there is no
     /// frame yet).
+    #[inline]
     pub(crate) fn start<'a>(
         &mut self,
         message: Numbered,
@@ -209,13 +245,18 @@ impl ConnectionState {
         if self.waiting.is_empty() && (announced || self.sending.take(data.len() as u64)) {
             return self.message_frame(message, announced, header, data, extension);
         }
-        if let Numbered::Request { slot } = message
+        self.wait(Waiting { message, header: HeaderBytes::from_slice(header), data, extension });
+        None
+    }
+
+    #[cold]
+    fn wait(&mut self, waiting: Waiting) {
+        if let Numbered::Request { slot } = waiting.message
             && let Some(entry) = self.requester.get_mut(slot)
         {
             entry.waits = true;
         }
-        self.waiting.push_back(Waiting { message, header: HeaderBytes::from_slice(header), data, extension });
-        None
+        self.waiting.push_back(waiting);
     }
 
     /// Messages whose turn has come by the byte grant.
@@ -236,10 +277,12 @@ impl ConnectionState {
     }
 
     /// Whether data of this length waits at our side until the peer says where it lands.
+    #[inline]
     fn is_announced(&mut self, message: Numbered, length: usize) -> bool {
-        if length <= self.theirs.immediate_bytes_max as usize {
-            return false;
-        }
+        length > self.theirs.immediate_bytes_max as usize && self.long_is_announced(message)
+    }
+
+    fn long_is_announced(&mut self, message: Numbered) -> bool {
         match message {
             Numbered::Request { slot } => {
                 let entry = self.requester.get_mut(slot);
@@ -250,6 +293,7 @@ impl ConnectionState {
     }
 
     /// The frame of a message that has its grant.
+    #[inline]
     fn message_frame<'a>(
         &mut self,
         message: Numbered,

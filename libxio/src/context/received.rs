@@ -16,6 +16,7 @@ use crate::wire::{
 use crate::{Error, HeaderBytes, Sgl};
 
 impl ConnectionSink<'_> {
+    #[inline]
     pub(super) fn request(
         &mut self,
         head: &FrameHead,
@@ -26,21 +27,23 @@ impl ConnectionSink<'_> {
         self.statistics.requests_received.add(1);
         self.state.counts.requests_received += 1;
         let idempotent = head.flags.contains(FrameFlags::IDEMPOTENT);
-        let (failed, header_again, data_again) =
-            match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
-                Admission::Execute => {
-                    self.execute(head, header, data, landing);
-                    return Ok(());
-                }
-                Admission::Running => {
-                    self.state.receiving.release(u64::from(head.data_in_frame()));
-                    return Ok(());
-                }
-                Admission::Replay { header, data } => {
-                    (None, HeaderBytes::from_slice(header), Sgl::from(data.to_vec()))
-                }
-                Admission::ReplayFailure { reason } => (Some(reason), HeaderBytes::new(), Sgl::new()),
-            };
+        match self.state.responder.admit(head.slot, head.sequence, idempotent)? {
+            Admission::Execute => self.execute(head, header, data, landing),
+            Admission::Running => self.state.receiving.release(u64::from(head.data_in_frame())),
+            Admission::Replay { header, data } => {
+                let (header, data) = (HeaderBytes::from_slice(header), Sgl::from(data.to_vec()));
+                self.replay(head, None, header, data);
+            }
+            Admission::ReplayFailure { reason } => {
+                self.replay(head, Some(reason), HeaderBytes::new(), Sgl::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// A request that was answered before gets the same answer.
+    #[cold]
+    fn replay(&mut self, head: &FrameHead, failed: Option<u32>, header: HeaderBytes, data: Sgl) {
         self.state.receiving.release(u64::from(head.data_in_frame()));
         let id = RequestId { slot: head.slot, sequence: head.sequence };
         let mut answer = self.state.frame_for(FrameKind::Response, id);
@@ -49,11 +52,11 @@ impl ConnectionSink<'_> {
             answer.flags = answer.flags.with(FrameFlags::FAILED);
             answer.room = reason;
         }
-        self.replies.push(HeldFrame::new(answer, header_again, data_again));
-        Ok(())
+        self.replies.push(HeldFrame::new(answer, header, data));
     }
 
     /// A new request goes to the application.
+    #[inline]
     fn execute(&mut self, head: &FrameHead, header: &[u8], data: Sgl, landing: Sgl) {
         self.statistics.requests_running.add(1);
         let id = RequestId { slot: head.slot, sequence: head.sequence };
@@ -67,10 +70,12 @@ impl ConnectionSink<'_> {
         });
     }
 
+    #[inline]
     fn record(&mut self, message: MessageId, head: &FrameHead, header: &[u8]) -> Box<Arrived> {
         self.records.take(self.state.handle, message, head, header, self.now_ns)
     }
 
+    #[inline]
     pub(super) fn one_way(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
         let sequence = head.sequence;
         self.state.one_way_in.receive(sequence)?;
@@ -267,14 +272,35 @@ impl ConnectionSink<'_> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn response(&mut self, head: &FrameHead, header: &[u8], data: Sgl) -> Result<(), Violation> {
-        if self.state.requester.check(head.slot, head.sequence)? == Answer::Stale {
+        let &FrameHead { slot, sequence, .. } = head;
+        if self.state.requester.check(slot, sequence)? == Answer::Stale {
             return Ok(());
         }
-        if self.state.requester.get_mut(head.slot).is_some_and(|entry| !entry.sent) {
-            return Err(Violation::ResponseBeforeSent { slot: head.slot });
+        let Some(entry) = self.state.requester.get_mut(slot) else { return Ok(()) };
+        if !entry.sent {
+            return Err(Violation::ResponseBeforeSent { slot });
         }
-        let Some(entry) = self.state.requester.finish(head.slot) else { return Ok(()) };
+        let keeps_landing = head.data_length == 0 && matches!(entry.landing, Landing::Place(_));
+        if head.flags.contains(FrameFlags::FAILED) || keeps_landing || entry.is_special() {
+            self.special_response(head, header, data);
+            return Ok(());
+        }
+        // Nearly all: an answer, its data in its place, that nobody but the application waits for.
+        let (token, begun_ns, id) = (entry.token, entry.begun_ns, entry.id(slot));
+        self.state.requester.end(slot);
+        self.statistics.requests_outstanding.subtract(1);
+        self.statistics.request_latency.record(self.now_ns.saturating_sub(begun_ns));
+        let outcome = Ok(Reply { header: HeaderBytes::from_slice(header), data });
+        self.events.push_back(Event::Response { connection: self.state.handle, id, token, outcome });
+        Ok(())
+    }
+
+    /// The answer to a request about which there is more to say than that.
+    #[inline(never)]
+    fn special_response(&mut self, head: &FrameHead, header: &[u8], mut data: Sgl) {
+        let Some(entry) = self.state.requester.finish(head.slot) else { return };
         self.statistics.requests_outstanding.subtract(1);
         let connection = self.state.handle;
         let id = entry.id(head.slot);
@@ -293,7 +319,6 @@ impl ConnectionSink<'_> {
             // Its data was never asked for, or the peer has read it until now.
             self.events.push_back(Event::Sent { connection, token, outcome: Ok(entry.kept) });
         }
-        let mut data = data;
         if head.data_length == 0
             && let Landing::Place(list) = entry.landing
         {
@@ -307,7 +332,7 @@ impl ConnectionSink<'_> {
             if entry.named {
                 self.events.push_back(Event::Released { connection, token: entry.token, memory: data });
             }
-            return Ok(());
+            return;
         }
         self.statistics.request_latency.record(self.now_ns.saturating_sub(entry.begun_ns));
         let outcome = match (failed, entry.failure) {
@@ -316,7 +341,6 @@ impl ConnectionSink<'_> {
             (None, None) => Ok(Reply { header: HeaderBytes::from_slice(header), data }),
         };
         self.events.push_back(Event::Response { connection, id, token: entry.token, outcome });
-        Ok(())
     }
 }
 

@@ -11,12 +11,12 @@ use super::connection::{ConnectionSink, ConnectionState};
 use super::event::{Event, Landing, Reply};
 use super::handles::{Connection, RequestId};
 use super::message::SendOptions;
-use super::outgoing::{HeldFrame, Numbered, Outstanding};
+use super::outgoing::{Beginning, HeldFrame, Numbered, Outstanding};
 use super::requests::{check_landing, earlier, limit};
 use super::turn::millis;
 use crate::reactor::Key;
 use crate::session::Admission;
-use crate::transport::{Link, OutgoingFrame, PLACEMENT_BYTES, Placement, Reach};
+use crate::transport::{Lent, Link, OutgoingFrame, PLACEMENT_BYTES, Placement, Reach};
 use crate::wire::{
     ExtensionBytes, ExtensionWriter, FAILED_NO_REGION, FAILED_NO_ROOM, FAILED_NOT_PERMITTED,
     FAILED_OUT_OF_BOUNDS, FrameFlags, FrameHead, FrameKind, RemoteAddress, Violation,
@@ -417,12 +417,12 @@ impl Context {
         let (key, state) = self.open_connection(connection)?;
         let room = limit("bytes of a remote read", landing.room(), state.own.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
-        let mut entry = Outstanding::new(FrameKind::RemoteRead, token, landing, room, self.now_ns);
+        let mut beginning = Beginning::new(FrameKind::RemoteRead, token, landing, room, self.now_ns);
         let options = SendOptions { receipt: false, notify: None, ..options };
         if options.more {
-            entry.flags = FrameFlags::MORE;
+            beginning.flags = FrameFlags::MORE;
         }
-        self.begin_remote(key, entry, address, Sgl::new(), &options)
+        self.begin_remote(key, beginning, address, Sgl::new(), &options)
     }
 
     /// Writes to the peer's exposed memory at `offset`. It ends as [`Context::remote_read`] does. After an error, or
@@ -443,30 +443,32 @@ impl Context {
         let (key, state) = self.open_connection(connection)?;
         limit("bytes of a remote write", data.len(), state.theirs.data_bytes_max)?;
         let address = RemoteAddress { region: region.number, offset, key: region.key };
-        let mut entry = Outstanding::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now_ns);
+        let mut beginning = Beginning::new(FrameKind::RemoteWrite, token, Landing::None, 0, self.now_ns);
         let options = SendOptions { receipt: false, ..options };
         if options.more {
-            entry.flags = FrameFlags::MORE;
+            beginning.flags = FrameFlags::MORE;
         }
-        self.begin_remote(key, entry, address, data, &options)
+        self.begin_remote(key, beginning, address, data, &options)
     }
 
     /// Begins a one-sided operation: the link does it by itself if it can, else it goes by frames.
     fn begin_remote(
         &mut self,
         key: Key,
-        mut entry: Outstanding,
+        beginning: Beginning,
         address: RemoteAddress,
         data: Sgl,
         options: &SendOptions,
     ) -> Result<RequestId> {
-        let write = entry.kind == FrameKind::RemoteWrite;
-        let length = if write { data.len() } else { entry.room as usize };
+        let write = beginning.kind == FrameKind::RemoteWrite;
+        let length = if write { data.len() } else { beginning.room as usize };
         // Where data is checked, it has to go by frames, which carry the sum.
         if let Some(state) = self.connections.get_mut(key).filter(|state| !state.crc)
             && let Some(link) = self.links.get_mut(state.link)
             && link.link.reaches(&address, length, write)
         {
+            let named = matches!(beginning.landing, Landing::Place(_));
+            let mut entry = beginning.begin(0, named, &Lent::default());
             let in_pool = matches!(entry.landing, Landing::Pool(_));
             if in_pool && let Ok(list) = self.pool.take_list(length) {
                 entry.landing = Landing::Place(list);
@@ -486,11 +488,12 @@ impl Context {
                     if in_pool {
                         entry.landing = Landing::Pool(entry.room);
                     }
-                    return self.begin_request(key, entry, &address.encode(), data, options);
+                    let beginning = entry.into_beginning();
+                    return self.begin_request(key, beginning, &address.encode(), data, options);
                 }
             }
         }
-        self.begin_request(key, entry, &address.encode(), data, options)
+        self.begin_request(key, beginning, &address.encode(), data, options)
     }
 }
 

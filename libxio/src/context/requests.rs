@@ -7,20 +7,24 @@ use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
-use super::outgoing::{Numbered, Outstanding};
+use super::outgoing::{Beginning, Numbered, Outstanding};
 use super::serving::FAREWELL_TIME;
 use super::statistics::{ConnectionStatistics, Statistics};
 use super::turn::millis;
 use crate::reactor::Key;
-use crate::transport::{OutgoingFrame, SentFrame};
+use crate::transport::{Lent, OutgoingFrame, SentFrame};
 use crate::wire::{
-    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionBytes, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM,
-    FAILED_NOT_KEPT, FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
+    CANCEL_DONE, CANCEL_TOO_LATE, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
+    FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
 };
 use crate::{Buffer, Error, Result, Sgl};
 use std::time::Instant;
 
-const STALE: Error = Error::StaleHandle("connection");
+/// Made only where it is told: to make and drop one for each message costs more than to look the connection up.
+#[cold]
+pub(super) fn stale() -> Error {
+    Error::StaleHandle("connection")
+}
 
 impl Context {
     /// Queues a request; it is sent at the end of the turn, or by [`Context::flush`]. Its end is an
@@ -29,6 +33,7 @@ impl Context {
     /// # Errors
     /// [`Error::SlotsExhausted`] when as many requests are outstanding as the server granted;
     /// [`Error::LimitExceeded`] above the peer's limits, or a landing above our own; [`Error::StaleHandle`].
+    #[inline]
     pub fn request(&mut self, connection: Connection, request: OutgoingRequest<'_>) -> Result<RequestId> {
         self.request_with(connection, request, SendOptions::default())
     }
@@ -37,6 +42,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::request`].
+    #[inline]
     pub fn request_with(
         &mut self,
         connection: Connection,
@@ -52,58 +58,63 @@ impl Context {
         check_message(state, header, &data)?;
         check_landing(&landing)?;
         let room = limit("room for response data in bytes", landing.room(), state.own.data_bytes_max)?;
-        let mut entry = Outstanding::new(FrameKind::Request, token, landing, room, now_ns);
-        entry.flags = message_flags(&options);
+        let mut beginning = Beginning::new(FrameKind::Request, token, landing, room, now_ns);
+        beginning.flags = message_flags(&options);
         if idempotent {
-            entry.flags = entry.flags.with(FrameFlags::IDEMPOTENT);
+            beginning.flags = beginning.flags.with(FrameFlags::IDEMPOTENT);
         }
-        self.begin_request(key, entry, header, data, &options)
+        self.begin_request(key, beginning, header, data, &options)
     }
 
     /// Gives a request (or a one-sided operation) of an open connection its slot and sends it, at once or when its grant
     /// comes.
+    #[inline]
     pub(super) fn begin_request(
         &mut self,
         key: Key,
-        mut entry: Outstanding,
+        mut beginning: Beginning,
         header: &[u8],
         data: Sgl,
         options: &SendOptions,
     ) -> Result<RequestId> {
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        let state = self.connections.get_mut(key).ok_or_else(stale)?;
         let free = state.requester.free_slots();
         if free == 0 {
             return Err(Error::SlotsExhausted(state.requester.outstanding()));
         }
-        entry.notify = options.notify;
-        entry.receipt_due = options.receipt;
         let link_key = state.link;
         let mut link = self.links.get_mut(link_key);
-        let mut extension = ExtensionBytes::new();
+        let named = matches!(beginning.landing, Landing::Place(_));
+        let mut lent = Lent::default();
         if state.placement
             && let Some(link) = &mut link
             && link.link.lends()
             // Data that is fetched would have to be there before the owner has looked at the address.
-            && (entry.kind != FrameKind::RemoteWrite || !link.link.is_fetched())
+            && (beginning.kind != FrameKind::RemoteWrite || !link.link.is_fetched())
         {
             let immediate = state.theirs.immediate_bytes_max;
-            extension = entry.lend(&data, link.link.as_mut(), &self.pool, immediate);
+            let notifies = options.notify.is_some();
+            lent = beginning.lend(&data, link.link.as_mut(), &self.pool, immediate, notifies);
         }
         let mut deadline = None;
         if let Some(timeout) = options.timeout {
             let now = if self.options.clock.is_virtual() { self.now } else { Instant::now() };
-            deadline = now.checked_add(timeout);
-            entry.deadline = deadline.map(|at| (at, millis(timeout)));
+            let at = now.checked_add(timeout);
+            deadline = at.map(|at| (at, millis(timeout)));
+            state.next_deadline = earlier(state.next_deadline, at);
+            self.next_expiry = earlier(self.next_expiry, at);
         }
-        let (slot, sequence) = state.requester.begin(entry).map_err(|_| Error::SlotsExhausted(free))?;
-        if let Some(entry) = state.requester.get_mut(slot) {
-            entry.sequence = sequence;
-        }
-        state.next_deadline = earlier(state.next_deadline, deadline);
-        self.next_expiry = earlier(self.next_expiry, deadline);
+        let begun = state.requester.begin_with(|sequence| Outstanding {
+            receipt_due: options.receipt,
+            notify: options.notify,
+            deadline,
+            ..beginning.begin(sequence, named, &lent)
+        });
+        let Some((slot, sequence)) = begun else { return Err(Error::SlotsExhausted(free)) };
         state.counts.requests_sent += 1;
         self.statistics.requests_sent.add(1);
         self.statistics.requests_outstanding.add(1);
+        let extension = lent.extension;
         match (state.start(Numbered::Request { slot }, header, data, extension), link) {
             (Some(frame), Some(link)) => {
                 link.link.send(frame);
@@ -133,9 +144,10 @@ impl Context {
     }
 
     /// A connection on which messages can be sent.
+    #[inline]
     pub(super) fn open_connection(&mut self, connection: Connection) -> Result<(Key, &mut ConnectionState)> {
-        let key = connection.key(self.number).ok_or(STALE)?;
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        let key = connection.key(self.number).ok_or_else(stale)?;
+        let state = self.connections.get_mut(key).ok_or_else(stale)?;
         match state.phase {
             Phase::Open => Ok((key, state)),
             Phase::Connecting { .. } => {
@@ -150,6 +162,7 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`] when its connection has ended. [`Error::NoRoom`] or [`Error::LimitExceeded`] when the
     /// response does not fit: the requester is told that there is no answer.
+    #[inline]
     pub fn respond(&mut self, request: Request, response: OutgoingResponse<'_>) -> Result<()> {
         self.respond_with(request, response, SendOptions::default())
     }
@@ -158,6 +171,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::respond`].
+    #[inline]
     pub fn respond_with(
         &mut self,
         request: Request,
@@ -176,10 +190,12 @@ impl Context {
     }
 
     /// A message is ended by the context that it came in by; another one leaves it armed, to be told when it is dropped.
+    #[inline]
     pub(super) fn check_own(&self, record: &Arrived) -> Result<()> {
-        record.connection.key(self.number).map(drop).ok_or(Error::StaleHandle("connection"))
+        record.connection.key(self.number).map(drop).ok_or_else(stale)
     }
 
+    #[inline]
     fn send_response(
         &mut self,
         record: &Arrived,
@@ -188,15 +204,14 @@ impl Context {
     ) -> Result<()> {
         let id = record.request_id();
         let OutgoingResponse { header, data } = response;
-        let key = record.connection.key(self.number).ok_or(STALE)?;
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
-        if let Err((why, error)) = check_response(state, id, header, &data, record.room) {
-            self.fail_request(key, id, record.granted, why);
-            return Err(error);
-        }
+        let key = record.connection.key(self.number).ok_or_else(stale)?;
+        let state = self.connections.get_mut(key).ok_or_else(stale)?;
         let gather = |target: &mut [u8]| data.gather(0, target);
-        if !state.responder.complete(id.slot, id.sequence, header, data.len(), gather) {
-            return Err(Error::StaleHandle("request"));
+        let fits =
+            header.len() <= state.theirs.header_bytes_max as usize && data.len() <= record.room as usize;
+        if !fits || !state.responder.complete(id.slot, id.sequence, header, data.len(), gather) {
+            let why = check_response(state, id, header, &data, record.room);
+            return Err(self.not_responded(key, id, record.granted, why));
         }
         state.receiving.release(u64::from(record.granted));
         let too_late = state.end_cancel(id, CANCEL_TOO_LATE);
@@ -222,6 +237,24 @@ impl Context {
         self.statistics.frames_sent.add(1);
         self.message_queued(link_key);
         Ok(())
+    }
+
+    /// An answer that could not be given: the requester is told, where it waits for one.
+    #[cold]
+    fn not_responded(
+        &mut self,
+        key: Key,
+        id: RequestId,
+        granted: u32,
+        why: std::result::Result<(), (u32, Error)>,
+    ) -> Error {
+        match why {
+            Ok(()) => Error::StaleHandle("request"),
+            Err((why, error)) => {
+                self.fail_request(key, id, granted, why);
+                error
+            }
+        }
     }
 
     /// Tells the requester that there will be no answer.
@@ -277,6 +310,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Pool::take`](crate::Pool::take); [`Error::NoRoom`] above what the requester can take.
+    #[inline]
     pub fn response_buffer(&mut self, request: &Request, length: usize) -> Result<Buffer> {
         let Arrived { room, landing, .. } = &*request.record;
         if length > *room as usize {
@@ -311,8 +345,8 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`].
     pub fn notify_drained(&mut self, connection: Connection, bytes: usize) -> Result<()> {
-        let key = connection.key(self.number).ok_or(STALE)?;
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        let key = connection.key(self.number).ok_or_else(stale)?;
+        let state = self.connections.get_mut(key).ok_or_else(stale)?;
         state.drain_mark = Some(bytes);
         // Looked at by the next flush of the link.
         let link = state.link;
@@ -330,6 +364,7 @@ impl Context {
     ///
     /// # Errors
     /// [`Error::StaleHandle`].
+    #[inline]
     pub fn free_slots(&self, connection: Connection) -> Result<u32> {
         Ok(self.connection_state(connection)?.requester.free_slots())
     }
@@ -382,8 +417,9 @@ impl Context {
         Ok(self.links.get(state.link).is_some_and(|entry| entry.link.peer_is_local()))
     }
 
+    #[inline]
     pub(super) fn connection_state(&self, connection: Connection) -> Result<&ConnectionState> {
-        connection.key(self.number).and_then(|key| self.connections.get(key)).ok_or(STALE)
+        connection.key(self.number).and_then(|key| self.connections.get(key)).ok_or_else(stale)
     }
 
     /// Closes in good order: what is queued is sent, then a goodbye, within a second. Outstanding requests end with
@@ -392,9 +428,9 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`].
     pub fn close(&mut self, connection: Connection) -> Result<()> {
-        let key = connection.key(self.number).ok_or(STALE)?;
+        let key = connection.key(self.number).ok_or_else(stale)?;
         let now = self.options.clock.now();
-        let state = self.connections.get_mut(key).ok_or(STALE)?;
+        let state = self.connections.get_mut(key).ok_or_else(stale)?;
         match state.phase {
             Phase::Closing { .. } => return Ok(()),
             Phase::Connecting { .. } => {
@@ -420,8 +456,8 @@ impl Context {
     /// # Errors
     /// [`Error::StaleHandle`].
     pub fn abort(&mut self, connection: Connection) -> Result<()> {
-        let key = connection.key(self.number).ok_or(STALE)?;
-        self.connections.get(key).ok_or(STALE)?;
+        let key = connection.key(self.number).ok_or_else(stale)?;
+        self.connections.get(key).ok_or_else(stale)?;
         self.lose(key, Error::ClosedLocally);
         Ok(())
     }
@@ -433,6 +469,7 @@ pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<In
 }
 
 /// The flags that a request or one-way message gets from its options.
+#[inline]
 pub(super) fn message_flags(options: &SendOptions) -> FrameFlags {
     let mut flags = FrameFlags::default();
     if options.receipt {
@@ -445,6 +482,7 @@ pub(super) fn message_flags(options: &SendOptions) -> FrameFlags {
 }
 
 /// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
+#[inline]
 fn place_response(frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool, statistics: &Statistics) {
     let data = std::mem::take(&mut frame.data);
     let sum = if crc { data.crc32c() } else { 0 };
@@ -458,6 +496,7 @@ fn place_response(frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool, stati
 }
 
 /// A message against the peer's limits.
+#[inline]
 pub(super) fn check_message(state: &ConnectionState, header: &[u8], data: &Sgl) -> Result<()> {
     limit("message header in bytes", header.len(), state.theirs.header_bytes_max)?;
     // The window holds at least one message of the greatest size.
@@ -466,6 +505,7 @@ pub(super) fn check_message(state: &ConnectionState, header: &[u8], data: &Sgl) 
 }
 
 /// Data can't land in memory that is for sending only.
+#[inline]
 pub(super) fn check_landing(landing: &Landing) -> Result<()> {
     match landing {
         Landing::Place(list) if !list.is_writable() => {
@@ -475,6 +515,7 @@ pub(super) fn check_landing(landing: &Landing) -> Result<()> {
     }
 }
 
+#[inline]
 pub(super) fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32> {
     match u32::try_from(value) {
         Ok(value) if value <= limit => Ok(value),
@@ -483,6 +524,7 @@ pub(super) fn limit(what: &'static str, value: usize, limit: u32) -> Result<u32>
 }
 
 /// Whether a response may be sent; else what the requester is told, and the error for this side.
+#[cold]
 fn check_response(
     state: &ConnectionState,
     id: RequestId,

@@ -106,6 +106,7 @@ impl Context {
     }
 
     /// The next event, if there is one.
+    #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
         // Whatever the application does next may take its time.

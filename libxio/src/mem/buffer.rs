@@ -62,10 +62,12 @@ impl Buffer {
         Buffer { pointer, length, owner: Owner::Region { region } }
     }
 
+    #[inline]
     pub(super) fn in_peer(pointer: NonNull<u8>, length: usize, memory: Arc<PeerMemory>) -> Buffer {
         Buffer { pointer, length, owner: Owner::Peer { memory } }
     }
 
+    #[inline]
     pub(super) fn in_pool(
         pointer: NonNull<u8>,
         length: usize,
@@ -104,28 +106,33 @@ impl Buffer {
 
     /// Length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.length
     }
 
     /// Whether it has no bytes.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// First byte.
     #[must_use]
+    #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.pointer.as_ptr()
     }
 
     /// Whether data may land in it: all but static memory.
+    #[inline]
     pub(crate) fn is_writable(&self) -> bool {
         !matches!(self.owner, Owner::Static)
     }
 
     /// Keeps the first `length` bytes; a greater length changes nothing.
+    #[inline]
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
@@ -150,6 +157,7 @@ impl Buffer {
     ///
     /// # Panics
     /// When the range leaves the buffer, or the buffer is a static one.
+    #[inline]
     pub fn copy_from(&mut self, offset: usize, source: &[u8]) {
         assert!(
             offset.checked_add(source.len()).is_some_and(|end| end <= self.length),
@@ -182,6 +190,7 @@ impl Buffer {
     }
 
     /// Runs an access to the bytes; a peer may take its memory away meanwhile, of which [`PeerMemory`] takes note.
+    #[inline]
     fn touch(&self, access: impl FnOnce()) {
         match &self.owner {
             Owner::Peer { memory } => {
@@ -193,6 +202,7 @@ impl Buffer {
     }
 
     /// Another buffer over the first `length` bytes of a peer's memory; `None` for other memory, or less of it.
+    #[inline]
     pub(crate) fn peer_part(&self, length: usize) -> Option<Buffer> {
         match &self.owner {
             Owner::Peer { memory } if length <= self.length => {
@@ -223,6 +233,7 @@ impl Buffer {
 
     /// Where a peer on the same host finds these bytes: the region that they lie in, and their offset. Only for bytes
     /// whose pages are nobody else's, so that the pages can be taken from the peer without touching other bytes.
+    #[inline]
     pub(crate) fn place_in_region(&self) -> Option<(&Region, usize)> {
         let region = match &self.owner {
             Owner::Pool { pool, class, index } => pool.region_of(*class, *index)?,
@@ -267,6 +278,7 @@ impl Buffer {
         }
     }
 
+    #[inline]
     pub(super) fn is_static(&self) -> bool {
         matches!(self.owner, Owner::Static)
     }
@@ -287,6 +299,7 @@ impl From<Vec<u8>> for Buffer {
 }
 
 impl Drop for Buffer {
+    #[inline]
     fn drop(&mut self) {
         match &self.owner {
             Owner::Pool { pool, class, index } => pool.give_back(*class, *index),

@@ -33,6 +33,7 @@ pub(crate) struct Vanished;
 
 /// Runs `access`, which touches the page-aligned mapping of `length` bytes at `start`. If the memory vanished under
 /// it, the rest of the access went to fresh private memory, which is now in the mapping's place, whole.
+#[inline]
 pub(crate) fn touch<R>(start: *mut u8, length: usize, access: impl FnOnce() -> R) -> Result<R, Vanished> {
     /// Leaves the touch, also by a panic.
     struct Leave(*const Touched);

@@ -40,6 +40,7 @@ impl PeerHold {
         self.socket.as_fd()
     }
 
+    #[inline]
     pub(crate) fn has_vanished(&self) -> bool {
         self.vanished.load(Ordering::Relaxed)
     }
@@ -122,6 +123,7 @@ impl PeerMemory {
     }
 
     /// A buffer over a range of it; `None` where the range leaves it.
+    #[inline]
     pub(crate) fn slice(self: &Arc<Self>, offset: u64, length: u32) -> Option<Buffer> {
         let (offset, length) = (usize::try_from(offset).ok()?, length as usize);
         if offset.checked_add(length)? > self.length {
@@ -133,11 +135,13 @@ impl PeerMemory {
     }
 
     /// First byte.
+    #[inline]
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.pointer.as_ptr()
     }
 
     /// Touches the memory; what vanished is noted.
+    #[inline]
     pub(crate) fn touch<R>(&self, access: impl FnOnce() -> R) -> Result<R, Vanished> {
         let outcome = guard::touch(self.pointer.as_ptr(), self.length, access);
         if outcome.is_err() {

@@ -113,25 +113,22 @@ impl Pool {
     /// [`Error::LimitExceeded`] above [`BUFFER_LEN_MAX`]; [`Error::PoolExhausted`] at the pool's limit;
     /// [`Error::System`] when the system has no memory.
     pub fn take(&self, length: usize) -> Result<Buffer> {
-        let class = class_of(length).ok_or(Error::LimitExceeded {
-            what: "length of a pool buffer in bytes",
-            value: length as u64,
-            limit: BUFFER_LEN_MAX as u64,
-        })?;
+        let Some(class) = class_of(length) else {
+            return Err(Error::LimitExceeded {
+                what: "length of a pool buffer in bytes",
+                value: length as u64,
+                limit: BUFFER_LEN_MAX as u64,
+            });
+        };
         let (size, _) = CLASSES[class];
         let limit = self.shared.options.bytes_max;
         if self.shared.bytes_in_use.fetch_add(size, Ordering::Relaxed) + size > limit {
             self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
             return Err(Error::PoolExhausted { asked: size, limit });
         }
-        let index = loop {
-            if let Some(index) = self.shared.classes[class].pop() {
-                break index;
-            }
-            if let Err(error) = self.grow(class) {
-                self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
-                return Err(error);
-            }
+        let index = match self.shared.classes[class].pop() {
+            Some(index) => index,
+            None => self.take_fresh(class)?,
         };
         let (chunk, number) = place_of(index);
         let chunk = self.shared.classes[class].chunk(chunk);
@@ -141,11 +138,36 @@ impl Pool {
         Ok(Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index))
     }
 
+    /// As a `pop` that grows the class until there is something; what was added to the bytes in use is taken back where
+    /// that fails.
+    #[cold]
+    fn take_fresh(&self, class: usize) -> Result<u32> {
+        let (size, _) = CLASSES[class];
+        loop {
+            if let Err(error) = self.grow(class) {
+                self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
+                return Err(error);
+            }
+            if let Some(index) = self.shared.classes[class].pop() {
+                return Ok(index);
+            }
+        }
+    }
+
     /// A list of `length` bytes in as few pool buffers as possible.
     ///
     /// # Errors
     /// As [`Pool::take`], or [`Error::LimitExceeded`] beyond the pieces of a list.
+    #[inline]
     pub fn take_list(&self, length: usize) -> Result<super::Sgl> {
+        match length {
+            0 => Ok(super::Sgl::new()),
+            1..=BUFFER_LEN_MAX => Ok(super::Sgl::from(self.take(length)?)),
+            _ => self.take_long_list(length),
+        }
+    }
+
+    fn take_long_list(&self, length: usize) -> Result<super::Sgl> {
         let mut list = super::Sgl::new();
         let mut left = length;
         while left > 0 {
@@ -158,12 +180,14 @@ impl Pool {
 
     /// Bytes of the buffers that are out, counted in whole buffers.
     #[must_use]
+    #[inline]
     pub fn bytes_in_use(&self) -> usize {
         self.shared.bytes_in_use.load(Ordering::Relaxed)
     }
 
     /// The limit on bytes in use.
     #[must_use]
+    #[inline]
     pub fn bytes_max(&self) -> usize {
         self.shared.options.bytes_max
     }
@@ -214,6 +238,7 @@ impl Pool {
 
 impl PoolShared {
     /// The region of a buffer that is out, if the buffer's pages are its own.
+    #[inline]
     pub(super) fn region_of(&self, class: u8, index: u32) -> Option<&Region> {
         let (size, _) = CLASSES[usize::from(class)];
         size.is_multiple_of(PAGE_BYTES).then(|| self.chunk_region(class, index))
@@ -224,6 +249,7 @@ impl PoolShared {
         &self.classes[usize::from(class)].chunk(place_of(index).0).region
     }
 
+    #[inline]
     pub(super) fn give_back(&self, class: u8, index: u32) {
         let (size, _) = CLASSES[usize::from(class)];
         self.classes[usize::from(class)].push(index);
@@ -232,6 +258,7 @@ impl PoolShared {
 }
 
 impl Class {
+    #[inline]
     fn chunk(&self, number: usize) -> &Chunk {
         self.chunks
             .get()
@@ -240,6 +267,7 @@ impl Class {
             .expect("an index exists only after its chunk")
     }
 
+    #[inline]
     fn pop(&self) -> Option<u32> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
@@ -257,6 +285,7 @@ impl Class {
         }
     }
 
+    #[inline]
     fn push(&self, index: u32) {
         let (chunk, number) = place_of(index);
         let link = &self.chunk(chunk).next[number];

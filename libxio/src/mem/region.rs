@@ -113,6 +113,7 @@ impl Region {
         Region { inner: Arc::new(Mapping { pointer, length, number, origin }) }
     }
 
+    #[inline]
     fn shared(&self) -> Option<&Shared> {
         match &self.inner.origin {
             Origin::Mapped { shared, .. } => shared.as_ref(),
@@ -128,6 +129,7 @@ impl Region {
 
     /// The number of the memfd in which a range of it lies, for [`Region::memfd_for`]. `None` for memory that can't be
     /// shared, or lies in several.
+    #[inline]
     pub(crate) fn memfd_number(&self, offset: usize, length: usize) -> Option<u64> {
         self.shared()?.number_at(offset, length)
     }
@@ -194,6 +196,7 @@ impl Region {
 
     /// Length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.inner.length
     }
@@ -206,6 +209,7 @@ impl Region {
 
     /// First byte.
     #[must_use]
+    #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.inner.pointer.as_ptr()
     }

@@ -5,6 +5,7 @@ use crate::sys::{self, IO_VECS_MAX};
 use crate::{Error, Result};
 use smallvec::SmallVec;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 
 /// Most pieces in a list; one `sendmsg` takes 1,024, so a list never needs more than one call by its count.
@@ -13,9 +14,26 @@ pub const SGL_PIECES_MAX: usize = 256;
 /// A scatter-gather list: buffers whose bytes follow one another.
 ///
 /// Nearly all lists have one piece, and every message moves some through several hands: a list is as small as a buffer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sgl {
-    pieces: Pieces,
+    /// Dropped by hand: most lists are empty when they are dropped, which is seen at once where it is done so.
+    pieces: ManuallyDrop<Pieces>,
+}
+
+impl Drop for Sgl {
+    #[inline]
+    fn drop(&mut self) {
+        if !matches!(*self.pieces, Pieces::None) {
+            // SAFETY: it is dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.pieces) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Sgl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sgl").field("pieces", &*self.pieces).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +132,7 @@ impl<'a> IoVec<'a> {
 impl Sgl {
     /// An empty list.
     #[must_use]
+    #[inline]
     pub fn new() -> Sgl {
         Sgl::default()
     }
@@ -122,17 +141,28 @@ impl Sgl {
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] beyond [`SGL_PIECES_MAX`] pieces or `u32::MAX` bytes.
+    #[inline]
     pub fn push(&mut self, piece: Buffer) -> Result<()> {
+        if let Pieces::None = *self.pieces
+            && piece.len() <= u32::MAX as usize
+        {
+            *self.pieces = Pieces::One(piece);
+            return Ok(());
+        }
+        self.push_more(piece)
+    }
+
+    fn push_more(&mut self, piece: Buffer) -> Result<()> {
         let limit = |what, value, limit| Err(Error::LimitExceeded { what, value, limit });
         let length = self.len() + piece.len();
         if length > u32::MAX as usize {
             return limit("data of a message in bytes", length as u64, u64::from(u32::MAX));
         }
-        match &mut self.pieces {
-            Pieces::None => self.pieces = Pieces::One(piece),
+        match &mut *self.pieces {
+            Pieces::None => *self.pieces = Pieces::One(piece),
             Pieces::One(_) => {
-                let Pieces::One(first) = std::mem::take(&mut self.pieces) else { return Ok(()) };
-                self.pieces = Pieces::Many(Box::new(Many { pieces: vec![first, piece], length }));
+                let Pieces::One(first) = std::mem::take(&mut *self.pieces) else { return Ok(()) };
+                *self.pieces = Pieces::Many(Box::new(Many { pieces: vec![first, piece], length }));
             }
             Pieces::Many(many) if many.pieces.len() == SGL_PIECES_MAX => {
                 return limit("pieces of a message", SGL_PIECES_MAX as u64 + 1, SGL_PIECES_MAX as u64);
@@ -146,14 +176,16 @@ impl Sgl {
     }
 
     /// Whether data may land in all of it.
+    #[inline]
     pub(crate) fn is_writable(&self) -> bool {
         self.pieces().iter().all(Buffer::is_writable)
     }
 
     /// Total length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        match &self.pieces {
+        match &*self.pieces {
             Pieces::None => 0,
             Pieces::One(piece) => piece.len(),
             Pieces::Many(many) => many.length,
@@ -162,22 +194,25 @@ impl Sgl {
 
     /// Whether it has no bytes.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The pieces in order.
     #[must_use]
+    #[inline]
     pub fn pieces(&self) -> &[Buffer] {
-        match &self.pieces {
+        match &*self.pieces {
             Pieces::None => &[],
             Pieces::One(piece) => std::slice::from_ref(piece),
             Pieces::Many(many) => &many.pieces,
         }
     }
 
+    #[inline]
     fn pieces_mut(&mut self) -> &mut [Buffer] {
-        match &mut self.pieces {
+        match &mut *self.pieces {
             Pieces::None => &mut [],
             Pieces::One(piece) => std::slice::from_mut(piece),
             Pieces::Many(many) => &mut many.pieces,
@@ -185,8 +220,8 @@ impl Sgl {
     }
 
     /// The pieces, to be kept.
-    pub fn into_pieces(self) -> impl Iterator<Item = Buffer> {
-        let (one, many) = match self.pieces {
+    pub fn into_pieces(mut self) -> impl Iterator<Item = Buffer> {
+        let (one, many) = match std::mem::take(&mut *self.pieces) {
             Pieces::None => (None, Vec::new()),
             Pieces::One(piece) => (Some(piece), Vec::new()),
             Pieces::Many(many) => (None, many.pieces),
@@ -195,10 +230,11 @@ impl Sgl {
     }
 
     /// Keeps the first `length` bytes.
+    #[inline]
     pub fn truncate(&mut self, length: usize) {
-        match &mut self.pieces {
+        match &mut *self.pieces {
             Pieces::None => {}
-            Pieces::One(_) if length == 0 => self.pieces = Pieces::None,
+            Pieces::One(_) if length == 0 => *self.pieces = Pieces::None,
             Pieces::One(piece) => piece.truncate(length),
             Pieces::Many(many) => {
                 let mut left = length;
@@ -216,8 +252,12 @@ impl Sgl {
     ///
     /// # Panics
     /// When the range leaves the list.
+    #[inline]
     pub fn scatter(&mut self, offset: usize, source: &[u8]) {
         assert!(self.covers(offset, source.len()), "range leaves the list");
+        if let Pieces::One(piece) = &mut *self.pieces {
+            return piece.copy_from(offset, source);
+        }
         let (mut skip, mut source) = (offset, source);
         for piece in self.pieces_mut() {
             let start = skip.min(piece.len());
@@ -257,7 +297,11 @@ impl Sgl {
     }
 
     /// Whether this list's bytes are, byte for byte, the memory at the start of `other`.
+    #[inline]
     pub(crate) fn is_start_of(&self, other: &Sgl) -> bool {
+        if let (Pieces::One(piece), Pieces::One(other)) = (&*self.pieces, &*other.pieces) {
+            return piece.len() <= other.len() && piece.as_ptr() == other.as_ptr();
+        }
         let (own, others) = (self.pieces(), other.pieces());
         let last = own.len().saturating_sub(1);
         own.len() <= others.len()
@@ -385,6 +429,7 @@ impl Sgl {
         covered
     }
 
+    #[inline]
     fn covers(&self, offset: usize, length: usize) -> bool {
         offset.checked_add(length).is_some_and(|end| end <= self.len())
     }
@@ -429,8 +474,9 @@ impl RawEntries {
 }
 
 impl From<Buffer> for Sgl {
+    #[inline]
     fn from(piece: Buffer) -> Sgl {
-        Sgl { pieces: Pieces::One(piece) }
+        Sgl { pieces: ManuallyDrop::new(Pieces::One(piece)) }
     }
 }
 

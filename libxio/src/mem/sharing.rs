@@ -79,6 +79,7 @@ impl Shared {
         self.torn.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(super) fn is_torn(&self) -> bool {
         self.torn.load(Ordering::Acquire)
     }
@@ -88,10 +89,13 @@ impl Shared {
     }
 
     /// The number of the memfd in which all of this range lies.
+    #[inline]
     pub(super) fn number_at(&self, offset: usize, length: usize) -> Option<u64> {
-        if !self.is_torn() {
-            return Some(self.number);
-        }
+        if self.is_torn() { self.number_in_fresh(offset, length) } else { Some(self.number) }
+    }
+
+    #[cold]
+    fn number_in_fresh(&self, offset: usize, length: usize) -> Option<u64> {
         let replaced = self.replaced();
         let range = pages_of(offset, length);
         let pages = replaced.pages.get(range)?;

@@ -38,10 +38,12 @@ impl<T> Slab<T> {
         Key { index, generation: 0 }
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         self.places.get(key.index as usize).filter(|place| place.generation == key.generation)?.entry.as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation == key.generation { place.entry.as_mut() } else { None }

@@ -28,6 +28,7 @@ impl SendGrant {
     }
 
     /// Takes `length` bytes if the grant reaches so far. A request with no data always passes.
+    #[inline]
     pub fn take(&mut self, length: u64) -> bool {
         let fits = self.granted - self.sent >= length;
         if fits {
@@ -40,6 +41,7 @@ impl SendGrant {
     ///
     /// # Errors
     /// A grant that would overflow or exceeds `sent + GRANT_AHEAD_MAX`.
+    #[inline]
     pub fn raise(&mut self, cumulative: u64) -> Result<(), Violation> {
         let limit = self.sent.saturating_add(GRANT_AHEAD_MAX);
         if cumulative > limit {
@@ -74,6 +76,7 @@ impl ReceiveGrant {
     ///
     /// # Errors
     /// [`Violation::GrantExceeded`].
+    #[inline]
     pub fn receive(&mut self, length: u64) -> Result<(), Violation> {
         let received = self.received.saturating_add(length);
         if received > self.announced {
@@ -84,17 +87,20 @@ impl ReceiveGrant {
     }
 
     /// The application is done with `length` bytes.
+    #[inline]
     pub fn release(&mut self, length: u64) {
         debug_assert!(length <= self.outstanding(), "more released than was received");
         self.released += length.min(self.outstanding());
     }
 
     /// The value for the next outgoing frame; it counts as announced.
+    #[inline]
     pub fn announce(&mut self) -> u64 {
         self.announced = self.reach();
         self.announced
     }
 
+    #[inline]
     fn reach(&self) -> u64 {
         self.released.saturating_add(self.window)
     }
@@ -103,6 +109,7 @@ impl ReceiveGrant {
     /// frame of its own is worth it. The second keeps a sender from waiting for ever with a request of more than half a
     /// window.
     #[must_use]
+    #[inline]
     pub fn is_due(&self) -> bool {
         let news = self.reach() - self.announced;
         news > 0 && (news >= self.window.div_ceil(2) || self.outstanding() == 0)
@@ -110,6 +117,7 @@ impl ReceiveGrant {
 
     /// Bytes received and not released.
     #[must_use]
+    #[inline]
     pub fn outstanding(&self) -> u64 {
         self.received - self.released
     }

@@ -25,6 +25,7 @@ pub use requester::{Answer, Requester};
 pub use responder::{Admission, Responder, Standing};
 
 /// The sequence number after this one: they count from 1 and leave 0 out when they wrap.
+#[inline]
 fn next_sequence(sequence: u32) -> u32 {
     sequence.checked_add(1).unwrap_or(1)
 }

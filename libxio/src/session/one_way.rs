@@ -46,6 +46,7 @@ impl<T> OneWaySender<T> {
 
     /// Messages sent and not acknowledged.
     #[must_use]
+    #[inline]
     pub fn unacknowledged(&self) -> u32 {
         // At most `limit`.
         self.entries.len() as u32
@@ -159,6 +160,7 @@ impl OneWayReceiver {
     }
 
     /// The value for the next outgoing frame; it counts as announced.
+    #[inline]
     pub fn announce(&mut self) -> u32 {
         if self.released == self.announced {
             return 0;

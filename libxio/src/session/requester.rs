@@ -41,6 +41,7 @@ struct Slot<T> {
 }
 
 impl<T> Slot<T> {
+    #[inline]
     fn advance(&mut self) {
         let next = next_sequence(self.sequence);
         self.wrapped |= next < self.sequence;
@@ -49,6 +50,7 @@ impl<T> Slot<T> {
 
     /// Whether a request with this number was begun before (or is) the slot's last one. After the numbers have wrapped,
     /// the half of them behind the last one counts as before it (serial numbers, RFC 1982).
+    #[inline]
     fn was_begun(&self, sequence: u32) -> bool {
         match sequence {
             0 => false,
@@ -67,6 +69,7 @@ impl<T> Requester<T> {
 
     /// How many more requests can begin.
     #[must_use]
+    #[inline]
     pub fn free_slots(&self) -> u32 {
         u32::from(self.slots_max) - self.outstanding
     }
@@ -82,19 +85,37 @@ impl<T> Requester<T> {
     /// # Errors
     /// The entry, when all slots are in use.
     pub fn begin(&mut self, entry: T) -> Result<(u16, u32), T> {
-        let Some(number) = self.free.take_lowest().or_else(|| self.grow()) else {
-            return Err(entry);
-        };
+        let Some(number) = self.take_slot() else { return Err(entry) };
+        Ok(self.fill(number, |_| entry))
+    }
+
+    /// As [`Requester::begin`], with an entry that is made in its place, by `make` from its sequence number.
+    #[inline]
+    pub fn begin_with(&mut self, make: impl FnOnce(u32) -> T) -> Option<(u16, u32)> {
+        let number = self.take_slot()?;
+        Some(self.fill(number, make))
+    }
+
+    #[inline]
+    fn take_slot(&mut self) -> Option<u16> {
+        self.free.take_lowest().or_else(|| self.grow())
+    }
+
+    #[inline]
+    fn fill(&mut self, number: u16, make: impl FnOnce(u32) -> T) -> (u16, u32) {
         self.begun += 1;
         self.outstanding += 1;
         let slot = &mut self.slots[usize::from(number)];
         slot.advance();
         slot.order = self.begun;
-        slot.entry = Some(entry);
-        Ok((number, slot.sequence))
+        // Asserted, so that there is nothing to be dropped.
+        assert!(slot.entry.is_none(), "a free slot has no entry");
+        slot.entry = Some(make(slot.sequence));
+        (number, slot.sequence)
     }
 
     /// Adds a slot at the end, not yet free.
+    #[cold]
     fn grow(&mut self) -> Option<u16> {
         let number = u16::try_from(self.slots.len()).ok().filter(|&number| number < self.slots_max)?;
         self.slots.push(Slot { sequence: 0, wrapped: false, order: 0, entry: None });
@@ -112,6 +133,7 @@ impl<T> Requester<T> {
     }
 
     /// The entry in a slot.
+    #[inline]
     pub fn get_mut(&mut self, slot: u16) -> Option<&mut T> {
         self.slots.get_mut(usize::from(slot))?.entry.as_mut()
     }
@@ -120,6 +142,7 @@ impl<T> Requester<T> {
     ///
     /// # Errors
     /// A slot without a request, or a sequence that was never sent.
+    #[inline]
     pub fn check(&self, slot: u16, sequence: u32) -> Result<Answer, Violation> {
         match self.slots.get(usize::from(slot)) {
             Some(found) if found.entry.is_some() && found.sequence == sequence => Ok(Answer::Current),
@@ -129,6 +152,7 @@ impl<T> Requester<T> {
     }
 
     /// Ends the request in a slot and frees it.
+    #[inline]
     pub fn finish(&mut self, slot: u16) -> Option<T> {
         let entry = self.slots.get_mut(usize::from(slot))?.entry.take()?;
         self.outstanding -= 1;
@@ -136,8 +160,21 @@ impl<T> Requester<T> {
         Some(entry)
     }
 
+    /// As [`Requester::finish`], where what is left of the entry is of no interest.
+    #[inline]
+    pub fn end(&mut self, slot: u16) {
+        if let Some(found) = self.slots.get_mut(usize::from(slot))
+            && found.entry.is_some()
+        {
+            found.entry = None;
+            self.outstanding -= 1;
+            self.free.insert(slot);
+        }
+    }
+
     /// Whether a request with these numbers is outstanding.
     #[must_use]
+    #[inline]
     pub fn is_current(&self, slot: u16, sequence: u32) -> bool {
         self.slots
             .get(usize::from(slot))

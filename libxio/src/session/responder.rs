@@ -87,6 +87,7 @@ impl Responder {
     /// # Errors
     /// A slot out of range, or a sequence that is neither the last nor the one after it; a new request in a slot whose
     /// last one still runs.
+    #[inline]
     pub fn admit(&mut self, slot: u16, sequence: u32, idempotent: bool) -> Result<Admission<'_>, Violation> {
         if slot >= self.slots_max {
             return Err(Violation::SlotOutOfRange { slot, slots: self.slots_max });
@@ -160,12 +161,14 @@ impl Responder {
     /// Whether an answer of this size may be given to the request in this slot (a request that is not idempotent needs
     /// an answer that can be kept).
     #[must_use]
+    #[inline]
     pub fn may_complete(&self, slot: u16, length: usize) -> bool {
         self.slots
             .get(usize::from(slot))
             .is_some_and(|found| found.state == State::Running && (found.idempotent || self.can_keep(length)))
     }
 
+    #[inline]
     fn can_keep(&self, length: usize) -> bool {
         u32::try_from(length).is_ok_and(|length| length <= self.replay_bytes_max)
     }
@@ -173,6 +176,7 @@ impl Responder {
     /// The answer was given. It is kept if the request is not idempotent. `data` yields the data's bytes into a buffer.
     /// Returns false, and changes nothing, for a slot where that sequence does not run, or for an answer that has to be
     /// kept and is too long for it (see [`Responder::may_complete`]).
+    #[inline]
     pub fn complete(
         &mut self,
         slot: u16,
@@ -211,6 +215,7 @@ impl Responder {
         true
     }
 
+    #[inline]
     fn running_mut(&mut self, slot: u16, sequence: u32) -> Option<&mut Slot> {
         self.slots
             .get_mut(usize::from(slot))

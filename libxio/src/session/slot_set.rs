@@ -16,6 +16,7 @@ pub(super) struct SlotSet {
 
 impl SlotSet {
     /// Makes room for slots up to this one, so that inserting it allocates nothing.
+    #[inline]
     pub(super) fn reserve(&mut self, slot: u16) {
         let words = usize::from(slot) / BITS + 1;
         if self.words.len() < words {
@@ -24,6 +25,7 @@ impl SlotSet {
     }
 
     /// Puts a slot in.
+    #[inline]
     pub(super) fn insert(&mut self, slot: u16) {
         self.reserve(slot);
         let word = usize::from(slot) / BITS;
@@ -32,6 +34,7 @@ impl SlotSet {
     }
 
     /// Takes the lowest slot out.
+    #[inline]
     pub(super) fn take_lowest(&mut self) -> Option<u16> {
         let group = self.summary.iter().position(|&words| words != 0)?;
         let word = group * BITS + self.summary[group].trailing_zeros() as usize;

@@ -327,12 +327,14 @@ pub struct OutgoingFrame<'a> {
 impl<'a> OutgoingFrame<'a> {
     /// A frame whose data travels with it.
     #[must_use]
+    #[inline]
     pub fn new(head: FrameHead, header: &'a [u8], data: Sgl) -> OutgoingFrame<'a> {
         OutgoingFrame { head, header, data, extension: ExtensionBytes::new(), in_place: None }
     }
 
     /// A head alone.
     #[must_use]
+    #[inline]
     pub fn bare(head: FrameHead) -> OutgoingFrame<'a> {
         OutgoingFrame::new(head, &[], Sgl::new())
     }
@@ -380,6 +382,7 @@ pub struct SentFrame {
 }
 
 impl From<&FrameHead> for SentFrame {
+    #[inline]
     fn from(head: &FrameHead) -> Self {
         SentFrame { kind: head.kind, flags: head.flags, slot: head.slot, sequence: head.sequence }
     }

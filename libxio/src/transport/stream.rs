@@ -116,6 +116,11 @@ impl<S: ByteSocket> Stream<S> {
 
     fn advance_sent(&mut self, mut sent: usize, sink: &mut dyn Sink) {
         self.unsent -= sent;
+        if self.unsent == 0 {
+            for Queued { name, data, .. } in self.queue.drain(..) {
+                sink.frame_sent(name, data);
+            }
+        }
         while let Some(front) = self.queue.front_mut() {
             let staged = sent.min(front.staged - front.staged_sent);
             front.staged_sent += staged;
@@ -298,22 +303,24 @@ impl<S: ByteSocket> Link for Stream<S> {
         self.limits = limits;
     }
 
-    fn send(&mut self, frame: OutgoingFrame<'_>) {
+    fn send(&mut self, mut frame: OutgoingFrame<'_>) {
         if self.fenced {
             return;
         }
-        let OutgoingFrame { mut head, header, data, extension, in_place } = frame;
+        // The frame is worked at where it is: it is large, and there is one for each message.
+        let (head, header) = (&mut frame.head, frame.header);
+        let extension: &[u8] = &frame.extension;
         // Headers and data were checked against the peer's limits, which are u32; an extension is far below u16.
         head.header_length = header.len() as u32;
         head.extension_length = extension.len() as u16;
         let crc = self.limits.crc || has_checksum_always(head.kind);
-        if let Some((length, data_crc)) = in_place {
-            debug_assert!(data.is_empty());
+        if let Some((length, data_crc)) = frame.in_place {
+            debug_assert!(frame.data.is_empty());
             (head.data_length, head.data_crc) = (length, data_crc);
         } else if !head.flags.contains(FrameFlags::ANNOUNCED) {
-            head.data_length = data.len() as u32;
-            if self.limits.crc && !data.is_empty() {
-                head.data_crc = data.crc32c();
+            head.data_length = frame.data.len() as u32;
+            if self.limits.crc && !frame.data.is_empty() {
+                head.data_crc = frame.data.crc32c();
             }
         }
         let start = self.staging.len();
@@ -327,14 +334,14 @@ impl<S: ByteSocket> Link for Stream<S> {
         if crc {
             // The head's checksum covers what follows it, so that is laid out first.
             self.staging.resize(start + FRAME_HEAD_BYTES, 0);
-            self.staging.extend_from_slice(&extension);
+            self.staging.extend_from_slice(extension);
             self.staging.extend_from_slice(header);
             let (place, follows) = self.staging[start..].split_at_mut(FRAME_HEAD_BYTES);
             place.copy_from_slice(&head.encode(follows, true));
         } else {
             self.staging.extend_from_slice(&head.encode(&[], false));
             if !extension.is_empty() {
-                self.staging.extend_from_slice(&extension);
+                self.staging.extend_from_slice(extension);
             }
             self.staging.extend_from_slice(header);
         }
@@ -342,9 +349,9 @@ impl<S: ByteSocket> Link for Stream<S> {
             self.staging.resize(self.staging.len() + usize::from(head.data_padding), 0);
         }
         let staged = self.staging.len() - start;
-        self.unsent += staged + data.len();
-        let name = SentFrame::from(&head);
-        self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent: 0, name });
+        self.unsent += staged + frame.data.len();
+        let name = SentFrame::from(&*head);
+        self.queue.push_back(Queued { staged, staged_sent: 0, data: frame.data, data_sent: 0, name });
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
@@ -492,7 +499,7 @@ impl<S: ByteSocket> Link for Stream<S> {
                 .pieces()
                 .iter()
                 .all(|piece| self.socket.lend(piece).is_some_and(|place| writer.push_data(place)));
-        if !lent_data {
+        if !lent_data && !data.is_empty() {
             writer.clear();
         }
         let lent_landing = landing.is_some_and(|landing| {
@@ -502,7 +509,7 @@ impl<S: ByteSocket> Link for Stream<S> {
                     .iter()
                     .all(|piece| self.socket.lend(piece).is_some_and(|place| writer.push_landing(place)))
         });
-        if !lent_landing {
+        if !lent_landing && landing.is_some() {
             writer.clear_landing();
         }
         Lent { extension: writer.finish(), data: lent_data, landing: lent_landing }

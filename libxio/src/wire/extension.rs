@@ -5,7 +5,6 @@
 //! its data is in its place.
 
 use super::{FrameKind, Violation};
-use smallvec::SmallVec;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -59,6 +58,7 @@ impl<'a> Extension<'a> {
     ///
     /// # Errors
     /// [`Violation::BadPlacement`].
+    #[inline]
     pub fn decode(kind: FrameKind, bytes: &'a [u8]) -> Result<Extension<'a>, Violation> {
         let wrong = |why| Err(Violation::BadPlacement(why));
         let Ok((start, pieces)) = StartBytes::read_from_prefix(bytes) else {
@@ -87,21 +87,25 @@ impl<'a> Extension<'a> {
 
     /// Whether the frame's data does not travel with it.
     #[must_use]
+    #[inline]
     pub fn has_data(&self, kind: FrameKind) -> bool {
         kind == FrameKind::Response || !self.data.is_empty()
     }
 
     /// Where the data of a request or a remote write lies; empty where it follows in the frame.
+    #[inline]
     pub fn data(&self) -> impl ExactSizeIterator<Item = PlacedPiece> + use<'a> {
         decoded(self.data)
     }
 
     /// Where the response's data shall land; empty where it shall come in the frame.
+    #[inline]
     pub fn landing(&self) -> impl ExactSizeIterator<Item = PlacedPiece> + use<'a> {
         decoded(self.landing)
     }
 }
 
+#[inline]
 fn decoded(bytes: &[u8]) -> impl ExactSizeIterator<Item = PlacedPiece> + use<'_> {
     // `decode` has seen to it that these are whole pieces.
     let pieces = <[PieceBytes]>::ref_from_bytes(bytes).unwrap_or_default();
@@ -118,53 +122,143 @@ pub struct ExtensionWriter {
     bytes: ExtensionBytes,
 }
 
-/// An extension's bytes: one piece each for data and landing are kept inline.
-pub type ExtensionBytes = SmallVec<[u8; 40]>;
+/// Bytes of an extension that are kept inline: one piece each for data and landing.
+const INLINE_BYTES: usize = size_of::<StartBytes>() + 2 * size_of::<PieceBytes>();
+
+/// An extension's bytes.
+#[derive(Clone)]
+pub struct ExtensionBytes {
+    length: u16,
+    inline: [u8; INLINE_BYTES],
+    /// All of them, where they are more.
+    long: Option<Box<[u8; EXTENSION_BYTES_MAX as usize]>>,
+}
+
+impl ExtensionBytes {
+    /// None.
+    #[must_use]
+    #[inline]
+    pub const fn new() -> ExtensionBytes {
+        ExtensionBytes { length: 0, inline: [0; INLINE_BYTES], long: None }
+    }
+
+    /// Appends a piece; there are no more than fit the longest extension.
+    #[inline]
+    fn push(&mut self, piece: &PieceBytes) {
+        let start = usize::from(self.length);
+        let end = start + size_of::<PieceBytes>();
+        let target = match &mut self.long {
+            None if end <= INLINE_BYTES => &mut self.inline[..],
+            None => self.make_long(),
+            Some(long) => &mut long[..],
+        };
+        target[start..end].copy_from_slice(piece.as_bytes());
+        // At most `EXTENSION_BYTES_MAX`.
+        self.length = end as u16;
+    }
+
+    #[cold]
+    fn make_long(&mut self) -> &mut [u8] {
+        let mut long = Box::new([0; EXTENSION_BYTES_MAX as usize]);
+        long[..INLINE_BYTES].copy_from_slice(&self.inline);
+        &mut self.long.insert(long)[..]
+    }
+
+    fn truncate(&mut self, length: usize) {
+        if length < usize::from(self.length) {
+            self.length = length as u16;
+        }
+    }
+}
+
+impl Default for ExtensionBytes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for ExtensionBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl std::ops::Deref for ExtensionBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let all: &[u8] = match &self.long {
+            None => &self.inline,
+            Some(long) => &long[..],
+        };
+        &all[..usize::from(self.length)]
+    }
+}
+
+impl std::ops::DerefMut for ExtensionBytes {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let all: &mut [u8] = match &mut self.long {
+            None => &mut self.inline,
+            Some(long) => &mut long[..],
+        };
+        &mut all[..usize::from(self.length)]
+    }
+}
 
 impl ExtensionWriter {
     /// An extension without pieces.
     #[must_use]
+    #[inline]
     pub fn new() -> ExtensionWriter {
-        ExtensionWriter { bytes: ExtensionBytes::from_elem(0, size_of::<StartBytes>()) }
+        let length = size_of::<StartBytes>() as u16;
+        ExtensionWriter { bytes: ExtensionBytes { length, ..ExtensionBytes::new() } }
     }
 
     /// The extension of a response whose data is in its place.
     #[must_use]
+    #[inline]
     pub fn placed() -> ExtensionBytes {
         let mut writer = ExtensionWriter::new();
-        writer.bytes[2] = 1;
+        writer.bytes.inline[2] = 1;
         writer.bytes
     }
 
     /// Adds a piece of data; false where there is no room for it.
+    #[inline]
     pub fn push_data(&mut self, piece: PlacedPiece) -> bool {
         debug_assert_eq!(self.bytes[1], 0, "data comes before the landing");
         self.push(0, piece)
     }
 
     /// Adds a piece of the landing; false where there is no room for it.
+    #[inline]
     pub fn push_landing(&mut self, piece: PlacedPiece) -> bool {
         self.push(1, piece)
     }
 
+    #[inline]
     fn push(&mut self, count: usize, piece: PlacedPiece) -> bool {
         if usize::from(self.bytes[0]) + usize::from(self.bytes[1]) >= PLACED_PIECES_MAX {
             return false;
         }
         let PlacedPiece { region, length, offset } = piece;
         let piece = PieceBytes { region: region.into(), length: length.into(), offset: offset.into() };
-        self.bytes.extend_from_slice(piece.as_bytes());
+        self.bytes.push(&piece);
         self.bytes[count] += 1;
         true
     }
 
     /// Takes all pieces back.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.truncate(size_of::<StartBytes>());
         self.bytes.fill(0);
     }
 
     /// Takes the pieces of the landing back.
+    #[inline]
     pub fn clear_landing(&mut self) {
         let landing = usize::from(std::mem::take(&mut self.bytes[1]));
         self.bytes.truncate(self.bytes.len() - landing * size_of::<PieceBytes>());
@@ -172,6 +266,7 @@ impl ExtensionWriter {
 
     /// The bytes; none where there is nothing to say.
     #[must_use]
+    #[inline]
     pub fn finish(self) -> ExtensionBytes {
         if self.bytes.len() == size_of::<StartBytes>() { ExtensionBytes::new() } else { self.bytes }
     }
@@ -203,7 +298,7 @@ mod tests {
         assert!(writer.push_data(DATA) && writer.push_landing(LANDING));
         let bytes = writer.finish();
         assert_eq!(bytes[..], GOLDEN);
-        assert!(!bytes.spilled());
+        assert!(bytes.long.is_none());
         let found = Extension::decode(FrameKind::Request, &bytes).unwrap();
         assert_eq!(found.data().collect::<Vec<_>>(), [DATA]);
         assert_eq!(found.landing().collect::<Vec<_>>(), [LANDING]);

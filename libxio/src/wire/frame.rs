@@ -84,6 +84,7 @@ impl FrameKind {
     ///
     /// # Errors
     /// [`Violation::UnknownKind`].
+    #[inline]
     pub fn from_byte(byte: u8) -> Result<FrameKind, Violation> {
         Ok(match byte {
             1 => FrameKind::Hello,
@@ -108,10 +109,12 @@ impl FrameKind {
     }
 
     /// Hello, Welcome and Refusal: they carry checksums whatever was negotiated, and no grant.
+    #[inline]
     fn is_handshake(self) -> bool {
         matches!(self, FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal)
     }
 
+    #[inline]
     fn flags_allowed(self) -> FrameFlags {
         match self {
             FrameKind::Hello | FrameKind::Welcome | FrameKind::Refusal | FrameKind::Goodbye => {
@@ -160,17 +163,20 @@ impl FrameFlags {
 
     /// Whether all bits of `other` are set.
     #[must_use]
+    #[inline]
     pub fn contains(self, other: FrameFlags) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Both sets of bits.
     #[must_use]
+    #[inline]
     pub fn with(self, other: FrameFlags) -> FrameFlags {
         FrameFlags(self.0 | other.0)
     }
 
     /// The bits that are not in `other`.
+    #[inline]
     fn without(self, other: FrameFlags) -> FrameFlags {
         FrameFlags(self.0 & !other.0)
     }
@@ -277,6 +283,7 @@ impl HeadBytes {
 impl FrameHead {
     /// A head with everything zero but its kind.
     #[must_use]
+    #[inline]
     pub fn new(kind: FrameKind) -> FrameHead {
         FrameHead {
             kind,
@@ -296,6 +303,7 @@ impl FrameHead {
 
     /// Bytes of data that follow in this frame: none for an announcement.
     #[must_use]
+    #[inline]
     pub fn data_in_frame(&self) -> u32 {
         if self.flags.contains(FrameFlags::ANNOUNCED) { 0 } else { self.data_length }
     }
@@ -303,6 +311,7 @@ impl FrameHead {
     /// The bytes of this head; with `crc` (and always for Hello, Welcome and Refusal) the checksum of the head and of
     /// `header` (with the extension before it) is put in.
     #[must_use]
+    #[inline]
     pub fn encode(&self, header: &[u8], crc: bool) -> [u8; FRAME_HEAD_BYTES] {
         let &FrameHead {
             kind,
@@ -346,6 +355,7 @@ impl FrameHead {
     ///
     /// # Errors
     /// The rule that the bytes break.
+    #[inline]
     pub fn decode(bytes: &[u8; FRAME_HEAD_BYTES], limits: &FrameLimits) -> Result<FrameHead, Violation> {
         let raw: HeadBytes = zerocopy::transmute!(*bytes);
         let head = FrameHead {
@@ -362,15 +372,48 @@ impl FrameHead {
             acknowledged: raw.acknowledged.get(),
             data_crc: raw.data_crc.get(),
         };
+        if head.is_plain(&raw, limits) {
+            debug_assert_eq!(head.check(&raw, limits), Ok(()));
+            return Ok(head);
+        }
+        head.check(&raw, limits)?;
+        Ok(head)
+    }
+
+    /// Whether it is a request or a response without anything special about it, and keeps all rules, as nearly all frames
+    /// do: found out by few comparisons. Of others [`FrameHead::check`] says whether they are right.
+    #[inline]
+    fn is_plain(&self, raw: &HeadBytes, limits: &FrameLimits) -> bool {
+        let (slots, flags, room) = match self.kind {
+            FrameKind::Request => (limits.slots, FrameFlags::MORE.with(FrameFlags::IDEMPOTENT), 0),
+            FrameKind::Response => (limits.own_slots, FrameFlags::MORE, self.room),
+            _ => return false,
+        };
+        let has_to_be_zero = u32::from(self.flags.without(flags).0)
+            | u32::from(self.data_padding)
+            | room
+            | self.data_crc
+            | raw.head_crc.get()
+            | raw.reserved.get();
+        has_to_be_zero == 0
+            && self.sequence != 0
+            && self.slot < slots
+            && self.header_length <= limits.header_bytes_max
+            && self.data_length <= limits.data_bytes_max.min(limits.immediate_bytes_max)
+            && self.extension_length <= limits.extension_bytes_max
+            && !limits.crc
+    }
+
+    /// The rules for a head whose kind is known.
+    fn check(&self, raw: &HeadBytes, limits: &FrameLimits) -> Result<(), Violation> {
         if raw.reserved.get() != 0 {
             return Err(Violation::ReservedNotZero { field: "reserved", value: raw.reserved.get() });
         }
-        head.check_extension(limits)?;
-        head.check_flags()?;
-        head.check_fields_of_kind(limits)?;
-        head.check_lengths(limits)?;
-        head.check_checksums(raw.head_crc.get(), limits)?;
-        Ok(head)
+        self.check_extension(limits)?;
+        self.check_flags()?;
+        self.check_fields_of_kind(limits)?;
+        self.check_lengths(limits)?;
+        self.check_checksums(raw.head_crc.get(), limits)
     }
 
     /// Requests, one-sided operations and responses have one, where a feature that uses it is in force.

@@ -21,18 +21,10 @@ const LOOK_BYTES: u64 = 64 << 10;
 
 impl Worker {
     /// A command of an open file has ended.
+    #[inline]
     pub(super) fn finish(&mut self, id: ClientId, request: Request, command: Command, outcome: Outcome) {
         let counters = &self.setup.counters;
-        let (answer, data) = match outcome {
-            Err(errno) => (Answer::Failed(errno), Sgl::new()),
-            Ok(Done::Moved(bytes)) => {
-                if matches!(command, Command::Write { .. } | Command::Settle { .. }) {
-                    counters.bytes_written.add(u64::from(bytes));
-                    (Answer::Moved(bytes), Sgl::new())
-                } else {
-                    (Answer::DONE, Sgl::new())
-                }
-            }
+        let (moved, data) = match outcome {
             Ok(Done::Data(data)) => {
                 counters.bytes_read.add(data.len() as u64);
                 let data = match command {
@@ -40,11 +32,23 @@ impl Worker {
                     _ => data,
                 };
                 // At most the length that was asked for.
-                (Answer::Moved(data.len() as u32), data)
+                (data.len() as u32, data)
             }
-            Ok(Done::Attributes(attributes)) => (Answer::Found(self.limits(*attributes, false)), Sgl::new()),
+            Ok(Done::Moved(bytes)) => {
+                if matches!(command, Command::Write { .. } | Command::Settle { .. }) {
+                    counters.bytes_written.add(u64::from(bytes));
+                    (bytes, Sgl::new())
+                } else {
+                    (0, Sgl::new())
+                }
+            }
+            Err(errno) => return self.fail(id, request, errno),
+            Ok(Done::Attributes(attributes)) => {
+                let answer = Answer::Found(self.limits(*attributes, false));
+                return self.answer(id, request, &answer, Sgl::new());
+            }
         };
-        self.answer(id, request, &answer, data);
+        self.answer_with(id, request, &Answer::encode_moved(moved), data);
     }
 
     /// A request that was in the ring or off the loop has ended.
@@ -153,10 +157,15 @@ impl Worker {
 
     /// A short answer must not keep a large buffer while it waits to be sent: a client that reads nothing would hold
     /// far more memory than it is charged for.
+    #[inline]
     fn without_slack(&self, data: Sgl, asked: usize) -> Sgl {
         if asked <= 4096 || data.len() * SLACK_MAX > asked || data.is_empty() {
             return data;
         }
+        self.in_smaller_buffer(data)
+    }
+
+    fn in_smaller_buffer(&self, data: Sgl) -> Sgl {
         match self.context.pool().take(data.len()) {
             Ok(mut small) => {
                 if let Some(bytes) = small.try_as_mut_slice() {
@@ -198,6 +207,11 @@ impl Worker {
     }
 
     fn answer(&mut self, id: ClientId, request: Request, answer: &Answer, data: Sgl) {
+        self.answer_with(id, request, &answer.encode(), data);
+    }
+
+    #[inline]
+    fn answer_with(&mut self, id: ClientId, request: Request, header: &[u8], data: Sgl) {
         let counters = &self.setup.counters;
         counters.requests_running.subtract(1);
         counters.requests.add(1);
@@ -207,8 +221,7 @@ impl Worker {
             client.answered += data.len() as u64;
             look = client.answered >= LOOK_BYTES;
         }
-        let header = answer.encode();
-        if let Err(error) = self.context.respond(request, OutgoingResponse { header: &header, data }) {
+        if let Err(error) = self.context.respond(request, OutgoingResponse { header, data }) {
             // The connection has ended, which its own event tells; or the client gave too little room.
             tracing::debug!(%error, "an answer could not be given");
         }

@@ -74,6 +74,7 @@ impl Client {
         Handle(u64::from(place.generation) << 32 | u64::from(index + 1))
     }
 
+    #[inline]
     pub(super) fn get(&self, handle: Handle) -> Option<&Opened> {
         let (place, generation) = self.place(handle)?;
         let place = self.files.get(place)?;
@@ -99,6 +100,7 @@ impl Client {
     }
 
     /// Index and generation of a handle.
+    #[inline]
     fn place(&self, Handle(number): Handle) -> Option<(usize, u32)> {
         // The casts take the halves apart.
         let index = (number as u32).checked_sub(1)?;

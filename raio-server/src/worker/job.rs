@@ -91,6 +91,7 @@ impl Job {
     }
 
     /// What could keep it waiting.
+    #[inline]
     pub(super) fn kind(&self) -> Kind {
         match self {
             Job::File(_, Command::Read { .. }) => Kind::Data,
@@ -100,6 +101,7 @@ impl Job {
     }
 
     /// Bytes that it moves.
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Job::File(_, Command::Read { length, .. } | Command::Write { length, .. }) => u64::from(*length),

@@ -245,6 +245,7 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn id_of(&self, connection: Connection) -> Option<ClientId> {
         let id = *self.ids.get(connection.number())?;
         let client = self.clients.get(id)?.as_ref()?;
@@ -333,10 +334,15 @@ impl Worker {
     }
 
     /// A stopping server says goodbye to a client as soon as it has all its answers.
+    #[inline]
     fn close_if_done(&mut self, id: ClientId) {
-        if self.draining.is_none() {
-            return;
+        if self.draining.is_some() {
+            self.close_drained(id);
         }
+    }
+
+    #[cold]
+    fn close_drained(&mut self, id: ClientId) {
         if let Some(Some(client)) = self.clients.get(id)
             && client.running == client.held.len()
         {

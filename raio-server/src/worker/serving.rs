@@ -22,6 +22,7 @@ pub(super) struct Served {
 
 impl Worker {
     /// A request has arrived. Where nobody waits it has its turn at once, else it waits for it.
+    #[inline]
     pub(super) fn receive(&mut self, mut request: Request) {
         let Some(id) = self.id_of(request.connection()) else { return };
         let Some(client) = self.clients[id].as_mut() else { return };
@@ -50,6 +51,7 @@ impl Worker {
     }
 
     /// Whether a client has not begun a quantum at once in this turn, nor all together a turn's worth.
+    #[inline]
     fn may_begin(&mut self, id: ClientId, cost: u64) -> bool {
         if self.at_once.0 != id {
             self.at_once = (id, 0);
@@ -59,6 +61,7 @@ impl Worker {
     }
 
     /// Begins a command of an open file as soon as it has come: nearly all end there, and have not been moved once.
+    #[inline]
     fn begin_at_once(
         &mut self,
         served: Served,
@@ -161,6 +164,7 @@ impl Worker {
         self.limit(served.id);
     }
 
+    #[inline]
     fn check_length(&self, request: &Request, command: &Command) -> Result<(), Errno> {
         match command {
             Command::Read { length, .. }

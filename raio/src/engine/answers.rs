@@ -9,7 +9,23 @@ use std::sync::Arc;
 
 impl Engine {
     /// A request has ended at the messaging layer.
+    #[inline]
     pub(super) fn answered(&mut self, pending: Pending, outcome: libxio::Result<Reply>) {
+        if let Ok(reply) = &outcome
+            && let Some(bytes) = Answer::decode_moved(pending.op, &reply.header, reply.data.len())
+        {
+            self.promised.subtract(pending.promised);
+            let outcome = match outcome {
+                Ok(Reply { data, .. }) if pending.op == Op::Read => Outcome::Read { bytes, data },
+                _ => Outcome::Written { bytes },
+            };
+            return self.end(pending.owner, Ok(outcome));
+        }
+        self.answered_otherwise(pending, outcome);
+    }
+
+    /// As [`Engine::answered`], of anything but a read or write that went well.
+    fn answered_otherwise(&mut self, pending: Pending, outcome: libxio::Result<Reply>) {
         let Pending { owner, op, promised, again } = pending;
         self.promised.subtract(promised);
         let result = match outcome {

@@ -7,9 +7,14 @@ use libxio::{Landing, Pool};
 const SIZES: [usize; 7] = [512, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
 
 /// Most that a landing will take from the pool, in bytes.
+#[inline]
 pub(crate) fn pool_bytes(landing: &Landing) -> usize {
     let Landing::Pool(room) = landing else { return 0 };
     let room = *room as usize;
+    // What is asked for most.
+    if (SIZES[0] + 1..=SIZES[1]).contains(&room) {
+        return SIZES[1];
+    }
     SIZES.into_iter().find(|size| room <= *size).unwrap_or(room.next_multiple_of(4 << 20))
 }
 
@@ -20,14 +25,17 @@ pub(super) struct Promised(usize);
 impl Promised {
     /// Whether an answer of this size will find its memory. With nothing promised it is tried anyway: only the
     /// caller can free something then, and must hear of it.
+    #[inline]
     pub(super) fn fits(&self, bytes: usize, pool: &Pool) -> bool {
         bytes == 0 || self.0 == 0 || pool.bytes_in_use() + self.0 + bytes <= pool.bytes_max()
     }
 
+    #[inline]
     pub(super) fn add(&mut self, bytes: usize) {
         self.0 += bytes;
     }
 
+    #[inline]
     pub(super) fn subtract(&mut self, bytes: usize) {
         self.0 -= bytes;
     }

@@ -179,6 +179,7 @@ impl Engine {
     /// # Errors
     /// It was not taken, and nothing will be heard of it: [`Error::Invalid`], [`Error::Limit`], [`Error::QueueFull`],
     /// or the error that the connection was lost with.
+    #[inline]
     pub fn submit(&mut self, operation: Operation, token: u64) -> Result<()> {
         self.start(operation, Owner::Submit(token))
     }
@@ -238,12 +239,14 @@ impl Engine {
 
     /// The next completion, oldest first.
     #[expect(clippy::should_implement_trait, reason = "not the end of anything when it is None")]
+    #[inline]
     pub fn next(&mut self) -> Option<Completion> {
         self.ended.pop_front()
     }
 
     /// Operations taken that have not ended yet. Completions that were not taken do not count.
     #[must_use]
+    #[inline]
     pub fn outstanding(&self) -> usize {
         self.pending.len() + self.queued.len() - self.unwatched
     }
@@ -291,6 +294,7 @@ impl Engine {
 
     /// Where buffers come from that this connection's transport likes best.
     #[must_use]
+    #[inline]
     pub fn pool(&self) -> &Pool {
         self.context.pool()
     }

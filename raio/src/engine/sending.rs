@@ -2,13 +2,14 @@
 
 use super::{Engine, Owner, Pending, QUEUED_MAX, State, pool_bytes};
 use crate::operation::Operation;
-use crate::proto::OpenFlags;
+use crate::proto::{Op, OpenFlags, Request};
 use crate::{Error, Result};
-use libxio::{Landing, OutgoingRequest};
+use libxio::{Landing, OutgoingRequest, Sgl};
 use std::sync::Arc;
 
 impl Engine {
     /// Checks an operation, and sends it or queues it.
+    #[inline]
     pub(super) fn start(&mut self, operation: Operation, owner: Owner) -> Result<()> {
         if let State::Lost(error) = &self.state {
             return Err(error.clone());
@@ -21,6 +22,11 @@ impl Engine {
             self.send(operation, owner);
             return Ok(());
         }
+        self.wait_for_slot(operation, owner)
+    }
+
+    #[cold]
+    fn wait_for_slot(&mut self, operation: Operation, owner: Owner) -> Result<()> {
         if self.queued.len() >= QUEUED_MAX {
             return Err(Error::QueueFull { depth: QUEUED_MAX });
         }
@@ -29,6 +35,7 @@ impl Engine {
     }
 
     /// Refuses what the server would refuse, and what has no room to land in.
+    #[inline]
     pub(super) fn check(&self, operation: &Operation) -> Result<()> {
         let op = operation.op();
         operation.request().check().map_err(|reason| Error::Invalid { op, reason })?;
@@ -53,6 +60,7 @@ impl Engine {
     }
 
     /// Whether there is a slot, and pool memory for the answer.
+    #[inline]
     pub(super) fn can_send(&self, operation: &Operation) -> bool {
         matches!(self.state, State::Connected)
             && self.context.free_slots(self.connection).is_ok_and(|free| free > 0)
@@ -69,44 +77,73 @@ impl Engine {
     }
 
     /// Sends an operation that was checked, on a slot that is free. If that fails it has ended.
+    #[inline]
     pub(super) fn send(&mut self, operation: Operation, owner: Owner) {
+        match operation {
+            Operation::Read { handle, offset, length, landing } => {
+                let header = Request::Read { handle, offset, length }.fixed();
+                // The answer of a read of nothing carries nothing.
+                let landing = if landing.room() == 0 { Landing::None } else { landing };
+                let promised = pool_bytes(&landing);
+                let pending = Pending { owner, op: Op::Read, promised, again: None };
+                self.send_request(pending, &header, Sgl::new(), landing);
+            }
+            Operation::Write { handle, offset, data, durable } => {
+                // A list holds at most `u32::MAX` bytes.
+                let length = data.len() as u32;
+                let header = Request::Write { handle, offset, length, durable }.fixed();
+                let pending = Pending { owner, op: Op::Write, promised: 0, again: None };
+                self.send_request(pending, &header, data, Landing::None);
+            }
+            other => self.send_other(other, owner),
+        }
+    }
+
+    /// Sends an operation that moves no data of a file.
+    fn send_other(&mut self, operation: Operation, owner: Owner) {
         let op = operation.op();
+        let mut header = std::mem::take(&mut self.scratch);
         // `start` has checked it.
-        operation.request().write(&mut self.scratch);
+        operation.request().write(&mut header);
         let again = without_noatime(&operation);
         let (data, landing) = operation.into_memory();
-        // The answer of a read of nothing carries nothing.
-        let landing = if landing.room() == 0 { Landing::None } else { landing };
-        let promised = pool_bytes(&landing);
+        let pending = Pending { owner, op, promised: pool_bytes(&landing), again };
+        self.send_request(pending, &header, data, landing);
+        self.scratch = header;
+    }
+
+    #[inline]
+    fn send_request(&mut self, pending: Pending, header: &[u8], data: Sgl, landing: Landing) {
+        let Pending { owner, op, promised, .. } = pending;
         self.promised.add(promised);
-        let index = self.pending.insert(Pending { owner, op, promised, again });
-        let request = OutgoingRequest {
-            header: &self.scratch,
-            data,
-            landing,
-            token: index as u64,
-            idempotent: op.is_idempotent(),
-        };
+        let index = self.pending.insert(pending);
+        let idempotent = op.is_idempotent();
+        let request = OutgoingRequest { header, data, landing, token: index as u64, idempotent };
         let before = self.context.pool().bytes_in_use();
         let sent = self.context.request(self.connection, request);
-        if promised > 0 && sent.is_ok() && self.context.pool().bytes_in_use() > before {
+        if let Err(cause) = sent {
+            return self.not_sent(index, promised, owner, cause);
+        }
+        if promised > 0 && self.context.pool().bytes_in_use() > before {
             // By shared memory the server writes at once: the memory is taken, and no longer only promised.
             self.promised.subtract(promised);
             if let Some(pending) = self.pending.get_mut(index) {
                 pending.promised = 0;
             }
         }
-        if let Err(cause) = sent {
-            self.pending.remove(index);
-            self.promised.subtract(promised);
-            let error = match cause {
-                cause @ (libxio::Error::LimitExceeded { .. } | libxio::Error::PoolExhausted { .. }) => {
-                    Error::Local(cause)
-                }
-                cause => Error::Lost { uri: Arc::clone(&self.uri), cause },
-            };
-            self.end(owner, Err(error));
-        }
+    }
+
+    #[cold]
+    fn not_sent(&mut self, index: usize, promised: usize, owner: Owner, cause: libxio::Error) {
+        self.pending.remove(index);
+        self.promised.subtract(promised);
+        let error = match cause {
+            cause @ (libxio::Error::LimitExceeded { .. } | libxio::Error::PoolExhausted { .. }) => {
+                Error::Local(cause)
+            }
+            cause => Error::Lost { uri: Arc::clone(&self.uri), cause },
+        };
+        self.end(owner, Err(error));
     }
 }
 

@@ -31,17 +31,20 @@ impl<T> Slab<T> {
 
     /// Whether no entry is in it.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Entries in it.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.length
     }
 
     /// Adds an entry and says its number, the smallest that fits if nothing was removed yet.
+    #[inline]
     pub fn insert(&mut self, entry: T) -> usize {
         self.length += 1;
         match self.free {
@@ -60,6 +63,7 @@ impl<T> Slab<T> {
     }
 
     /// Takes an entry out; `None` where there is none.
+    #[inline]
     pub fn remove(&mut self, index: usize) -> Option<T> {
         let place = self.places.get_mut(index)?;
         if matches!(place, Place::Free(_)) {
@@ -76,6 +80,7 @@ impl<T> Slab<T> {
     }
 
     /// The entry with this number.
+    #[inline]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         match self.places.get_mut(index) {
             Some(Place::Taken(entry)) => Some(entry),

@@ -52,6 +52,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     pub(super) fn take_up(&mut self, event: Event) {
         match event {
             Event::Response { connection, token, outcome, .. } if connection == self.connection => {
@@ -61,6 +62,12 @@ impl Engine {
                 };
                 self.answered(pending, outcome);
             }
+            other => self.take_up_other(other),
+        }
+    }
+
+    fn take_up_other(&mut self, event: Event) {
+        match event {
             Event::Connected { connection, private_data } if connection == self.connection => {
                 self.connected(&private_data);
             }
@@ -75,6 +82,7 @@ impl Engine {
     }
 
     /// Notes how an operation has ended, for whom it concerns.
+    #[inline]
     pub(super) fn end(&mut self, owner: Owner, result: Result<Outcome>) {
         match owner {
             Owner::Submit(token) => self.ended.push_back(Completion { token, result }),

@@ -66,6 +66,35 @@ impl Answer {
     /// Nothing to say but that it is done.
     pub const DONE: Answer = Answer::Moved(0);
 
+    /// As [`Answer::Moved`], encoded: nearly all answers are such.
+    #[must_use]
+    #[inline]
+    pub fn encode_moved(bytes: u32) -> [u8; STATUS_BYTES] {
+        let status = Status {
+            errno: I32::new(0),
+            flags: U32::new(0),
+            value: U64::new(bytes.into()),
+            reserved: [0; 16],
+        };
+        zerocopy::transmute!(status)
+    }
+
+    /// The bytes of [`Answer::Moved`] to a read or write that went well, if it is that and keeps all rules; else
+    /// [`Answer::decode`] says what it is, or which rule it breaks.
+    #[inline]
+    pub(crate) fn decode_moved(op: Op, header: &[u8], data_length: usize) -> Option<u32> {
+        let status = Status::ref_from_bytes(header).ok()?;
+        let Status { errno, flags, value, reserved } = status;
+        let bytes = u32::try_from(value.get()).ok()?;
+        let expected = match op {
+            Op::Read => bytes as usize,
+            Op::Write => 0,
+            _ => return None,
+        };
+        let is_clean = errno.get() == 0 && flags.get() == 0 && *reserved == [0; 16];
+        (is_clean && data_length == expected).then_some(bytes)
+    }
+
     /// The bytes on the wire, without allocation. An errno out of range becomes EIO.
     #[must_use]
     pub fn encode(&self) -> AnswerBytes {
@@ -180,6 +209,31 @@ mod tests {
             let longer = [&bytes[..], b"x"].concat();
             assert!(Answer::decode(op, &longer, data_length).is_err());
         }
+    }
+
+    #[test]
+    fn the_short_way_of_reads_and_writes_is_the_long_one() {
+        for bytes in [0, 1, 4096, u32::MAX] {
+            let header = Answer::encode_moved(bytes);
+            assert_eq!(header[..], Answer::Moved(bytes).encode()[..]);
+            for op in [Op::Read, Op::Write, Op::Flush] {
+                for length in [0, 1, bytes as usize] {
+                    let long = match Answer::decode(op, &header, length) {
+                        Ok(Answer::Moved(bytes)) if op != Op::Flush => Some(bytes),
+                        _ => None,
+                    };
+                    assert_eq!(Answer::decode_moved(op, &header, length), long, "{op:?} {bytes} {length}");
+                }
+            }
+            for at in 0..STATUS_BYTES {
+                let mut wrong = header;
+                wrong[at] ^= 0x80;
+                let moved = Answer::decode_moved(Op::Write, &wrong, 0);
+                assert_eq!(moved.is_some(), Answer::decode(Op::Write, &wrong, 0).is_ok(), "{at}");
+            }
+        }
+        assert_eq!(Answer::decode_moved(Op::Write, &[0; STATUS_BYTES - 1], 0), None);
+        assert_eq!(Answer::decode_moved(Op::Write, &[0; STATUS_BYTES + 1], 0), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{Handle, Invalid, Op, OpenFlags, PATH_BYTES_MAX, Request, Target};
 
 impl Request<'_> {
     /// The rules that hold on both sides.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match *self {
             Request::Open { path, flags, mode } => {
@@ -43,6 +44,7 @@ impl Request<'_> {
     }
 
     /// Fields that this command does not use are zero, so that a later version can give them a meaning.
+    #[inline]
     pub(super) fn check_unused(&self, command: &Command, data_length: usize) -> Result<(), Invalid> {
         let Command {
             op: _,
@@ -96,10 +98,12 @@ fn check_path(path: &[u8]) -> Result<(), Invalid> {
     }
 }
 
+#[inline]
 fn check_handle(handle: Handle) -> Result<(), Invalid> {
     if handle.0 == 0 { Err(Invalid::NoHandle) } else { Ok(()) }
 }
 
+#[inline]
 fn check_range(offset: u64, length: u64) -> Result<(), Invalid> {
     match offset.checked_add(length) {
         Some(end) if i64::try_from(end).is_ok() => Ok(()),

@@ -33,7 +33,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// All of them.
+    /// All of them, in the order of their numbers, which count from 1.
     pub const ALL: [Op; 12] = [
         Op::Open,
         Op::Close,
@@ -52,6 +52,7 @@ impl Op {
     /// Whether executing it twice does no harm. The answers to the others fit
     /// [`REPLAY_BYTES_MAX`](super::REPLAY_BYTES_MAX).
     #[must_use]
+    #[inline]
     pub fn is_idempotent(self) -> bool {
         matches!(self, Op::Read | Op::Stat | Op::List | Op::Info)
     }
@@ -75,8 +76,10 @@ impl Op {
         }
     }
 
+    #[inline]
     pub(super) fn from_number(number: u16) -> Result<Op, Invalid> {
-        Op::ALL.into_iter().find(|op| *op as u16 == number).ok_or(Invalid::UnknownOp(number))
+        let found = usize::from(number).checked_sub(1).and_then(|index| Op::ALL.get(index));
+        found.copied().ok_or(Invalid::UnknownOp(number))
     }
 }
 

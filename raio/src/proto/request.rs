@@ -135,6 +135,7 @@ pub(super) const FLAG: u16 = 1;
 impl<'a> Request<'a> {
     /// Its number.
     #[must_use]
+    #[inline]
     pub fn op(&self) -> Op {
         match self {
             Request::Open { .. } => Op::Open,
@@ -166,12 +167,32 @@ impl<'a> Request<'a> {
     /// As [`Request::encode`], of a command that was checked.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.clear();
-        let (mut flags, mut handle, mut offset, mut length, mut open_flags, mut mode) = (0, 0, 0, 0, 0, 0);
-        let (mut path, mut second): (&[u8], &[u8]) = (&[], &[]);
+        let (path, second) = self.paths();
+        out.extend_from_slice(&self.fixed());
+        out.extend_from_slice(path);
+        out.extend_from_slice(second);
+    }
+
+    /// What follows the fixed part.
+    #[inline]
+    fn paths(&self) -> (&[u8], &[u8]) {
         match *self {
-            Request::Open { path: which, flags: how, mode: bits } => {
-                (path, open_flags, mode) = (which, how.bits(), bits);
-            }
+            Request::Open { path, .. }
+            | Request::Stat(Target::Path(path))
+            | Request::List { path, .. }
+            | Request::Unlink { path, .. } => (path, &[]),
+            Request::Rename { from, to, .. } => (from, to),
+            _ => (&[], &[]),
+        }
+    }
+
+    /// The fixed part, of a command that was checked: all of a command without paths.
+    #[inline]
+    pub(crate) fn fixed(&self) -> [u8; COMMAND_BYTES] {
+        let (path, second) = self.paths();
+        let (mut flags, mut handle, mut offset, mut length, mut open_flags, mut mode) = (0, 0, 0, 0, 0, 0);
+        match *self {
+            Request::Open { flags: how, mode: bits, .. } => (open_flags, mode) = (how.bits(), bits),
             Request::Close { handle: Handle(file) } => handle = file,
             Request::Read { handle: Handle(file), offset: at, length: bytes } => {
                 (handle, offset, length) = (file, at, u64::from(bytes));
@@ -187,13 +208,10 @@ impl<'a> Request<'a> {
             }
             Request::Truncate { handle: Handle(file), size } => (handle, length) = (file, size),
             Request::Stat(Target::Handle(Handle(file))) => handle = file,
-            Request::Stat(Target::Path(which)) => path = which,
-            Request::List { path: which, cookie } => (path, offset) = (which, cookie),
-            Request::Unlink { path: which, directory } => (path, flags) = (which, u16::from(directory)),
-            Request::Rename { from, to, no_replace } => {
-                (path, second, flags) = (from, to, u16::from(no_replace))
-            }
-            Request::Info => {}
+            Request::List { cookie, .. } => offset = cookie,
+            Request::Unlink { directory, .. } => flags = u16::from(directory),
+            Request::Rename { no_replace, .. } => flags = u16::from(no_replace),
+            Request::Stat(Target::Path(_)) | Request::Info => {}
         }
         let command = Command {
             op: U16::new(self.op() as u16),
@@ -208,15 +226,14 @@ impl<'a> Request<'a> {
             mode: U32::new(mode),
             reserved: [0; 8],
         };
-        out.extend_from_slice(command.as_bytes());
-        out.extend_from_slice(path);
-        out.extend_from_slice(second);
+        zerocopy::transmute!(command)
     }
 
     /// Decodes and checks the header of a request that came with `data_length` bytes of data.
     ///
     /// # Errors
     /// The rule that it breaks; a server answers with its errno.
+    #[inline]
     pub fn decode(header: &'a [u8], data_length: usize) -> Result<Request<'a>, Invalid> {
         let (command, paths) = Command::ref_from_prefix(header).map_err(|_| Invalid::Length {
             what: "command",

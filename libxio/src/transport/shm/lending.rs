@@ -42,6 +42,7 @@ struct Known {
 
 impl Lender {
     /// Whether the server has said what it takes; nothing is lent before.
+    #[inline]
     pub(super) fn knows_limits(&self) -> bool {
         self.limits.is_some()
     }
@@ -81,6 +82,7 @@ impl Lender {
         Some(PlacedPiece { region: number, length: buffer.len() as u32, offset: offset as u64 })
     }
 
+    #[cold]
     fn hand_over(
         &mut self,
         mut at: usize,
@@ -182,6 +184,7 @@ impl Borrower {
         Ok(())
     }
 
+    #[inline]
     fn position(&self, number: u32) -> Option<usize> {
         self.regions.binary_search_by_key(&number, |(number, _)| *number).ok()
     }
@@ -198,6 +201,7 @@ impl Borrower {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn knows(&self, number: u32) -> bool {
         self.position(number).is_some()
     }
@@ -206,6 +210,7 @@ impl Borrower {
     ///
     /// # Errors
     /// There is no such region, or the range leaves it.
+    #[inline]
     pub(super) fn reach(&self, piece: PlacedPiece) -> Result<Buffer, Violation> {
         let PlacedPiece { region, length, offset } = piece;
         let at = self.position(region).ok_or(Violation::BadPlacement("its region is not known"))?;

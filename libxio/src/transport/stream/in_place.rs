@@ -7,6 +7,7 @@ use crate::wire::{Extension, FrameFlags, FrameHead, FrameKind, PlacedPiece, Viol
 
 impl<S: ByteSocket> Stream<S> {
     /// A frame with an extension: finds the landing, and takes the frame whole if its data is in place.
+    #[inline]
     pub(super) fn take_in_place(
         &mut self,
         head: &FrameHead,
@@ -63,6 +64,7 @@ impl<S: ByteSocket> Stream<S> {
     }
 
     /// The peer's memory at these places.
+    #[inline]
     fn borrow(&mut self, pieces: impl Iterator<Item = PlacedPiece>) -> Result<Sgl, LinkError> {
         let mut list = Sgl::new();
         for piece in pieces {
