@@ -180,7 +180,10 @@ impl Worker {
             while let Some(event) = self.context.next_event() {
                 self.handle(event);
             }
-            while let Ok(mail) = self.mail.try_recv() {
+            // Looking costs less than trying.
+            while !self.mail.is_empty()
+                && let Ok(mail) = self.mail.try_recv()
+            {
                 self.take_mail(mail);
             }
             if self.is_finished() {

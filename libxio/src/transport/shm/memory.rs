@@ -1,6 +1,8 @@
 //! The rings where they are: a memfd with a page of words and two rings of bytes, mapped by both sides.
 
-use super::ring::{Consumer, Producer, arm, disarm, is_awake, must_ring_for_data, must_ring_for_room};
+use super::ring::{
+    Consumer, Producer, arm, disarm, is_awake, must_ring_for_data, must_ring_for_room, waits_for_room,
+};
 use crate::mem::{Amount, IoVec, PAGE_BYTES, PeerHold, PeerMemory};
 use crate::wire::Violation;
 use std::io;
@@ -197,7 +199,7 @@ impl Rings {
                 *noticed = true;
             }
             if filled == 0 {
-                return Ok(Moved { bytes: 0, ring: false });
+                return Ok(Moved { bytes: 0, ring: Self::release(memory, consumer, places) });
             }
             let mut done = 0;
             for piece in pieces {
@@ -215,9 +217,27 @@ impl Rings {
                     break;
                 }
             }
-            consumer.release(done as u64, Self::word(memory, places.in_tail));
-            Ok(Moved { bytes: done, ring: must_ring_for_room(Self::word(memory, places.peer_asleep)) })
+            let is_due = consumer.take(done as u64) || waits_for_room(Self::word(memory, places.peer_asleep));
+            Ok(Moved { bytes: done, ring: is_due && Self::release(memory, consumer, places) })
         })
+    }
+
+    /// Gives what was read back to the peer, if there is something that it does not know of; true if the peer has to be
+    /// rung. Only within a touch.
+    fn release(memory: &PeerMemory, consumer: &mut Consumer, places: &Places) -> bool {
+        if !consumer.holds_room() {
+            return false;
+        }
+        consumer.release(Self::word(memory, places.in_tail));
+        must_ring_for_room(Self::word(memory, places.peer_asleep))
+    }
+
+    /// Gives what was read back to the peer, before a sleep; true if the peer has to be rung.
+    pub(super) fn give_room(&mut self) -> bool {
+        let Rings { memory, consumer, places, .. } = self;
+        let memory = &**memory;
+        // Memory that vanished shows at the next read.
+        Self::touch(memory, || Ok(Self::release(memory, consumer, places))).unwrap_or(false)
     }
 
     /// Whether the incoming ring has something that was not there at the last read, or the memory is not what it was.
@@ -345,6 +365,40 @@ mod tests {
         assert!(!client.arm(true, false).unwrap());
         assert!(server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
         assert!(!server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
+    }
+
+    #[test]
+    fn a_large_ring_gives_room_back_in_time() {
+        let (bytes, capacity) = (200, 128 << 10);
+        let length = length_for(capacity, 4096).unwrap();
+        let region = Region::allocate(length, false).unwrap();
+        let (memfd, _) = region.memfd_for(region.number(), 1).unwrap();
+        let mut client = Rings::map(memfd.as_fd(), capacity, 4096, End::Client, hold()).unwrap();
+        let mut server = Rings::map(memfd.as_fd(), capacity, 4096, End::Server, hold()).unwrap();
+        let room = |client: &Rings| {
+            let tail = Rings::word(&client.memory, client.places.out_tail);
+            client.producer.room(tail).unwrap() as usize
+        };
+        let message = vec![1; bytes];
+        for _ in 0..2000 {
+            assert_eq!(client.write(&[IoVec::from_slice(&message)]).unwrap().bytes, bytes);
+            assert_eq!(take(&mut server, bytes).len(), bytes);
+            assert!(room(&client) >= capacity as usize * 15 / 16 - bytes);
+        }
+        assert!(take(&mut server, 1).is_empty());
+        assert_eq!(room(&client), capacity as usize, "who finds nothing gives all room back");
+        client.write(&[IoVec::from_slice(&message)]).unwrap();
+        take(&mut server, bytes);
+        assert!(!server.give_room());
+        assert_eq!(room(&client), capacity as usize, "and who goes to sleep");
+        // Who sleeps for want of room is rung at once.
+        let all = vec![2; capacity as usize];
+        assert_eq!(client.write(&[IoVec::from_slice(&all)]).unwrap().bytes, capacity as usize);
+        assert!(!client.arm(true, true).unwrap());
+        let mut one = [0; 1];
+        let pieces = &mut [IoVec::from_mut_slice(&mut one)];
+        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 1, ring: true });
+        assert_eq!(room(&client), 1);
     }
 
     #[test]

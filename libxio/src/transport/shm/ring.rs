@@ -73,16 +73,27 @@ impl Producer {
 /// The reading end of a ring.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    /// Bytes read so far: what the shared tail says, unless the peer has scribbled on it.
+    /// Bytes read so far.
     tail: u64,
+    /// Those that the producer knows of: what the shared tail says, unless the peer has scribbled on it.
+    released: u64,
     /// Bytes that the ring holds: a power of two.
     capacity: u64,
+    /// So many bytes may be read before the producer has to know of them.
+    slack: u64,
 }
+
+/// A ring of at least so many bytes has slack. The tail's line of cache is then seldom fetched from the other side, and
+/// never between the arrival of a message and its answer.
+const SLACK_FROM_BYTES: u64 = 128 << 10;
+/// Part of such a ring that is slack.
+const SLACK_PART: u64 = 16;
 
 impl Consumer {
     pub(super) fn new(capacity: u64) -> Consumer {
         debug_assert!(capacity.is_power_of_two());
-        Consumer { tail: 0, capacity }
+        let slack = if capacity >= SLACK_FROM_BYTES { capacity / SLACK_PART } else { 0 };
+        Consumer { tail: 0, released: 0, capacity, slack }
     }
 
     /// Bytes that can be read now.
@@ -95,9 +106,21 @@ impl Consumer {
         (self.tail & (self.capacity - 1)) as usize
     }
 
-    /// Gives the next `length` bytes back to the producer; they were copied out, and not more than were there.
-    pub(super) fn release(&mut self, length: u64, tail: &impl Word) {
+    /// The next `length` bytes were copied out; they are not more than were there. True if they have to be released now;
+    /// else before this side sleeps, or when it finds the ring empty.
+    pub(super) fn take(&mut self, length: u64) -> bool {
         self.tail = self.tail.wrapping_add(length);
+        self.tail.wrapping_sub(self.released) > self.slack
+    }
+
+    /// Whether something was read that the producer does not know of.
+    pub(super) fn holds_room(&self) -> bool {
+        self.tail != self.released
+    }
+
+    /// Gives what was read back to the producer.
+    pub(super) fn release(&mut self, tail: &impl Word) {
+        self.released = self.tail;
         tail.store(self.tail, Ordering::Release);
     }
 }
@@ -134,6 +157,11 @@ pub(super) fn is_awake(asleep: &impl Word) -> bool {
 pub(super) fn must_ring_for_data<W: Word>(asleep: &W) -> bool {
     W::fence();
     asleep.load(Ordering::Relaxed) != AWAKE && asleep.swap(AWAKE, Ordering::Relaxed) != AWAKE
+}
+
+/// Whether the peer sleeps for want of room, as far as it has said.
+pub(super) fn waits_for_room(asleep: &impl Word) -> bool {
+    asleep.load(Ordering::Relaxed) >= FOR_ROOM
 }
 
 /// After bytes were released: whether the peer sleeps for want of room and has to be rung.
@@ -208,7 +236,8 @@ mod tests {
         }
         // SAFETY: loom fails the test if the producer may be writing this cell.
         let value = scene.bytes[consumer.offset()].with(|byte| unsafe { *byte });
-        consumer.release(1, &scene.tail);
+        assert!(consumer.take(1), "a small ring has no slack");
+        consumer.release(&scene.tail);
         Some(value)
     }
 

@@ -310,15 +310,15 @@ impl ByteSocket for ShmSocket {
         let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let Moved { bytes, ring } = rings.read(pieces).map_err(io::Error::other)?;
         let noticed = rings.takes_notice();
+        if ring {
+            // A peer that is gone needs no bell, and what it said before is read.
+            let _ = self.ring();
+        }
         if bytes > 0 {
             self.polls = 0;
             if noticed && let Err(cause) = self.look() {
                 // What has come before is taken first.
                 self.failure = Some(cause);
-            }
-            if ring {
-                // A peer that is gone needs no bell, and what it said before is read.
-                let _ = self.ring();
             }
             return Ok(bytes);
         }
@@ -375,6 +375,10 @@ impl ByteSocket for ShmSocket {
         }
         if self.ended || self.hold.has_vanished() {
             return Armed::Ready;
+        }
+        if self.rings().is_some_and(Rings::give_room) {
+            // A peer that is gone needs no room.
+            let _ = self.ring();
         }
         // Messages that come meanwhile make the socket readable.
         if let Some(rings) = self.rings() {
