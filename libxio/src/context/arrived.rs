@@ -155,8 +155,8 @@ impl Records {
         } else {
             record.header.clear()
         }
-        record.data = Sgl::new();
-        record.landing = Sgl::new();
+        record.data.clear();
+        record.landing.clear();
         if self.spare.len() < SPARE_MAX {
             self.spare.push(record);
         }

@@ -170,9 +170,12 @@ impl Context {
                 self.hot.swap_remove(at);
                 continue;
             };
-            let keep = came || entry.stalled || entry.link.readiness().is_none();
-            let recent = self.now.saturating_duration_since(entry.last_active) < HOT_TIME;
-            if keep || few || recent {
+            if came
+                || few
+                || entry.stalled
+                || entry.link.readiness().is_none()
+                || self.now.saturating_duration_since(entry.last_active) < HOT_TIME
+            {
                 at += 1;
             } else {
                 self.hot.swap_remove(at);

@@ -182,7 +182,7 @@ impl Context {
         self.check_own(&record)?;
         record.disarm();
         // The request's data is let go before its grant is renewed.
-        record.data = Sgl::new();
+        record.data.clear();
         self.statistics.service_time.record(self.now_ns.saturating_sub(record.arrived_ns));
         let outcome = self.send_response(&record, response, &options);
         self.records.give_back(record);

@@ -55,7 +55,8 @@ impl Context {
 
     fn wait_from(&mut self, started: Instant, timeout: Option<Duration>) -> Result<usize> {
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-        let spin = self.spin.next();
+        let spin_ns = self.spin.next_ns();
+        let started_ns = self.now_ns;
         loop {
             self.turn()?;
             if !self.events.is_empty() || self.stopping {
@@ -70,7 +71,7 @@ impl Context {
             if deadline.is_some_and(|deadline| self.now >= deadline) {
                 break;
             }
-            if self.now.saturating_duration_since(started) < spin {
+            if self.now_ns.saturating_sub(started_ns) < spin_ns {
                 self.look_out();
                 continue;
             }
@@ -79,8 +80,9 @@ impl Context {
         if let Some(ring) = &self.ring {
             self.statistics.ring_enters.set(ring.enters());
         }
-        self.spin.waited(self.now.saturating_duration_since(started));
-        if self.now.saturating_duration_since(started) < spin {
+        let waited_ns = self.now_ns.saturating_sub(started_ns);
+        self.spin.waited(waited_ns);
+        if waited_ns < spin_ns {
             self.statistics.spins_won.add(1);
         }
         Ok(self.events.len())

@@ -137,6 +137,14 @@ impl Sgl {
         Sgl::default()
     }
 
+    /// Lets go of all pieces.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if !matches!(*self.pieces, Pieces::None) {
+            *self.pieces = Pieces::None;
+        }
+    }
+
     /// Adds a buffer at the end.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! for the frames that follow.
 
 mod in_place;
+mod whole;
 
 use super::{
     Armed, ByteSocket, Flushed, Lent, Link, LinkError, OutgoingFrame, Place, Received, SentFrame, Sink,
@@ -185,6 +186,20 @@ impl<S: ByteSocket> Stream<S> {
                         }
                         if let Some(limits) = sink.deliver(&head, header, Sgl::new(), landing)? {
                             self.limits = limits;
+                        }
+                    } else if let Some((data, rest)) = whole::data(&head, bytes).filter(|_| !self.discarding)
+                    {
+                        // All of it has come: nothing has to be kept.
+                        match sink.place(&head, header, true)? {
+                            Place::Later => {
+                                let header = HeaderBytes::from_slice(header);
+                                self.state = Receiving::Stalled { head, header, landing };
+                            }
+                            place => {
+                                bytes = rest;
+                                *frames += 1;
+                                self.take_whole(&head, header, landing, place, data, sink)?;
+                            }
                         }
                     } else {
                         self.begin_data(head, HeaderBytes::from_slice(header), landing, true, sink)?;

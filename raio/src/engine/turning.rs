@@ -52,7 +52,7 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_up(&mut self, event: Event) {
         match event {
             Event::Response { connection, token, outcome, .. } if connection == self.connection => {
