@@ -7,11 +7,13 @@
 use std::fmt::Display;
 
 mod cpu;
+mod descriptors;
 pub mod messages;
 mod size;
 mod times;
 
 pub use cpu::{pin, process_cpu_time};
+pub use descriptors::allow_descriptors;
 pub use size::parse_bytes;
 pub use times::Times;
 

@@ -34,6 +34,8 @@ pub(crate) struct Crowd {
     transport: &'static Transport,
     /// For each number of connections: its rounds.
     rates: Vec<(u32, Vec<Measured>)>,
+    /// Of the numbers that are judged, what `minimal` reached.
+    limits: Vec<(u32, Vec<Measured>)>,
     /// Bytes of user memory per idle connection, and how many there were.
     idle: Vec<(u32, f64)>,
     /// A small client's reads beside a large one.
@@ -48,6 +50,7 @@ impl Crowd {
         Crowd {
             transport,
             rates: counts.iter().map(|count| (*count, Vec::new())).collect(),
+            limits: JUDGED.iter().map(|count| (*count, Vec::new())).collect(),
             idle: Vec::new(),
             beside: Vec::new(),
             has_run: false,
@@ -58,7 +61,8 @@ impl Crowd {
     /// Runs that the first round has, and the others.
     pub(crate) fn runs(&self) -> (usize, usize) {
         let judged = self.rates.iter().filter(|(count, _)| JUDGED.contains(count)).count();
-        (self.rates.len() + 2, judged + 1)
+        let limits = if self.transport.name == "tcp" { self.limits.len() } else { 0 };
+        (self.rates.len() + limits + 2, judged + limits + 1)
     }
 
     /// Runs a round. What no target is held against is measured in the first one only.
@@ -77,6 +81,19 @@ impl Crowd {
                     rounds.push(measured);
                 }
                 Err(sentence) => fail(&mut self.failures, progress, &who, &what, &sentence),
+            }
+        }
+        if transport.name == "tcp" {
+            for (count, rounds) in &mut self.limits {
+                let what = format!("{count} connections");
+                match place.client(&mut minimal(*count, place)).and_then(|text| Measured::from_program(&text))
+                {
+                    Ok(measured) => {
+                        progress.measured("minimal (tcp)", &what, &measured);
+                        rounds.push(measured);
+                    }
+                    Err(sentence) => fail(&mut self.failures, progress, "minimal (tcp)", &what, &sentence),
+                }
             }
         }
         if is_first {
@@ -101,7 +118,7 @@ impl Crowd {
     }
 
     fn of(&self, count: u32) -> &[Measured] {
-        self.rates.iter().find(|(known, _)| *known == count).map_or(&[], |(_, rounds)| rounds)
+        rounds_of(&self.rates, count)
     }
 
     /// Whether its targets are reached.
@@ -112,7 +129,9 @@ impl Crowd {
         if !shared {
             let ratio = Ratio::of(self.of(1000), self.of(10), Figure::Rate);
             let what = format!("{name}, 4 KiB, 1,000 connections: rate against 10 connections");
-            verdicts.push(Verdict::of_ratio(what, Limit::AtLeast(0.8), None, ratio));
+            let limit = Ratio::of(rounds_of(&self.limits, 1000), rounds_of(&self.limits, 10), Figure::Rate);
+            let verdict = Verdict::of_ratio(what, Limit::AtLeast(0.8), None, ratio);
+            verdicts.push(verdict.with_limit(limit.map(|limit| limit.show())));
         }
         let kib = self.idle.first().map(|(_, bytes)| bytes / 1024.0);
         let what = format!("{name}, idle connection: user memory on the server (of shm without its rings)");
@@ -191,6 +210,17 @@ fn server(transport: &Transport, place: &Place) -> Result<(Server, String)> {
     let server = Server::start_that_tells(&mut command)?;
     let uri = transport.with_path(&server.uri, "/null");
     Ok((server, uri))
+}
+
+fn rounds_of(all: &[(u32, Vec<Measured>)], count: u32) -> &[Measured] {
+    all.iter().find(|(known, _)| *known == count).map_or(&[], |(_, rounds)| rounds)
+}
+
+fn minimal(count: u32, place: &Place) -> Command {
+    let mut command = Command::new(place.release.join("minimal"));
+    command.args(["--connections", &count.to_string(), "--time", &place.seconds.to_string()]);
+    command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
+    command
 }
 
 fn rate(transport: &Transport, count: u32, place: &Place) -> Result<Measured> {

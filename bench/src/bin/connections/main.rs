@@ -8,7 +8,7 @@
 
 mod crowd;
 
-use bench::{Result, Times, failed, parse_bytes, process_cpu_time};
+use bench::{Result, Times, allow_descriptors, failed, parse_bytes, process_cpu_time};
 use clap::Parser;
 use crowd::Crowd;
 use serde_json::json;
@@ -80,18 +80,4 @@ fn run(arguments: &Arguments) -> Result<()> {
     });
     println!("{value:#}");
     Ok(())
-}
-
-/// Raises the limit on open descriptors as far as it has to be.
-fn allow_descriptors(wanted: u64) -> Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    limit.current = Some(wanted);
-    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
-        limit.maximum = Some(wanted);
-    }
-    setrlimit(Resource::Nofile, limit).map_err(failed(format!("allowing {wanted} descriptors (ulimit -n)")))
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod crowd;
 mod memory;
 mod ring;
 mod server;
@@ -45,6 +46,10 @@ struct Arguments {
     /// Requests in flight
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     depth: u64,
+    /// So many TCP connections with one request in flight on each, and zeros, instead of one connection
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(conflicts_with_all = ["file", "memory", "depth", "over", "sleep"])]
+    connections: Option<u32>,
     /// Seconds
     #[arg(long, default_value_t = 2.0)]
     time: f64,
@@ -157,19 +162,21 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value> {
         None => server::Store::open(arguments.file.as_deref(), &shape)?,
     };
     let cpu_before = process_cpu_time();
-    let (times, elapsed) = match arguments.over {
-        Over::Tcp => over_tcp(arguments, shape, store, time)?,
-        Over::Shm => memory::run(shape, store, arguments.sleep, time, |side| match side {
-            memory::Side::Server => pin(arguments.server_core),
-            memory::Side::Client => pin(arguments.client_core),
-        })?,
+    let pinned = |side| match side {
+        memory::Side::Server => pin(arguments.server_core),
+        memory::Side::Client => pin(arguments.client_core),
+    };
+    let (times, elapsed) = match (arguments.connections, arguments.over) {
+        (Some(count), _) => crowd::run(count as usize, Shape { depth: 1, ..shape }, time, pinned)?,
+        (None, Over::Tcp) => over_tcp(arguments, shape, store, time)?,
+        (None, Over::Shm) => memory::run(shape, store, arguments.sleep, time, pinned)?,
     };
     let cpu = process_cpu_time() - cpu_before;
     let seconds = elapsed.as_secs_f64().max(1e-9);
     let rate = times.count() as f64 / seconds;
     Ok(json!({
         "program": "minimal", "over": if arguments.over == Over::Shm { "shm" } else { "tcp" },
-        "sleeps": arguments.sleep, "rw": if shape.writes { "write" } else { "read" }, "bs": shape.data, "depth": shape.depth,
+        "sleeps": arguments.sleep, "connections": arguments.connections.unwrap_or(1), "rw": if shape.writes { "write" } else { "read" }, "bs": shape.data, "depth": shape.depth,
         "file": arguments.file.is_some(), "seconds": seconds, "iops": rate,
         "bytes_per_second": rate * shape.data as f64,
         "cpu_ns_per_io": cpu.as_nanos() as f64 / times.count().max(1) as f64,
