@@ -33,6 +33,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
         return Ok(());
     }
     compile::release()?;
+    compile::programs(&["xio"])?;
     let mut variables = vec![variable("BIN", &target().join("release"))];
     for name in TESTS {
         variables.push(variable(&format!("TEST_{}", name.to_uppercase()), &compile::test_program(name)?));
