@@ -115,11 +115,11 @@ fn a_client_with_much_memory_asks_for_more() {
     }
 }
 
-/// All clients of a server together get no more than its total. Who gets nothing sends through the ring, and gets its share
-/// once others have gone.
+/// All clients of a server together get no more than its total, and none so much that as much is not left to the others.
+/// Who gets nothing sends through the ring, and gets its share once others have gone.
 #[test]
 fn what_a_server_maps_of_all_clients_is_bounded() {
-    for (total_regions_max, total_bytes_max) in [(1000, 48 * MIB), (6, 1 << 40)] {
+    for (total_regions_max, total_bytes_max) in [(1000, 108 * MIB), (10, 1 << 40)] {
         let mut pair = bounded(SharedMemoryOptions {
             total_regions_max,
             total_bytes_max,

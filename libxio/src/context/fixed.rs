@@ -3,7 +3,7 @@
 //! meanwhile; so it is for memory that is used so again and again, up to a number of bytes.
 
 use super::Context;
-use crate::mem::{Buffer, PeerMemory, Pin};
+use crate::mem::{Buffer, PeerMemory, Pin, Share};
 use crate::reactor::{Ring, Waker};
 use crossbeam_queue::SegQueue;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub(super) struct FixedBuffers {
     bytes: u64,
     /// For all contexts of the process.
     locked_max: u64,
-    /// Length of the memory in each place that was ever used; 0: free.
-    places: Vec<u64>,
+    /// Of each place that was ever used: what its pages count for, as they stay when the peer takes them out of its file.
+    places: Vec<Option<Share>>,
     free: Vec<u16>,
     /// Places of memory that is gone.
     released: Arc<SegQueue<u16>>,
@@ -83,6 +83,7 @@ impl FixedBuffers {
         if length > MEMORY_BYTES_MAX || self.bytes + length as u64 > self.bytes_max {
             return None;
         }
+        let share = memory.take_for_pinning()?;
         let before = LIMITED.fetch_add(length as u64, Ordering::Relaxed);
         let place =
             if before + length as u64 <= self.locked_max { self.set_buffer(memory, ring) } else { None };
@@ -90,7 +91,7 @@ impl FixedBuffers {
             LIMITED.fetch_sub(length as u64, Ordering::Relaxed);
             return None;
         };
-        self.places[usize::from(place)] = length as u64;
+        self.places[usize::from(place)] = Some(share);
         self.bytes += length as u64;
         let (released, waker) = (Arc::clone(&self.released), Arc::clone(&self.waker));
         memory.pin_at(context, place, move |place| {
@@ -115,7 +116,7 @@ impl FixedBuffers {
             Some(place) => place,
             // Below PINNED_MAX.
             None if self.places.len() < usize::from(PINNED_MAX) => {
-                self.places.push(0);
+                self.places.push(None);
                 self.places.len() as u16 - 1
             }
             None => return None,
@@ -143,7 +144,7 @@ impl FixedBuffers {
                 continue;
             }
             some = true;
-            let length = std::mem::take(&mut self.places[usize::from(place)]);
+            let length = self.places[usize::from(place)].take().map_or(0, |share| share.bytes());
             self.bytes -= length;
             LIMITED.fetch_sub(length, Ordering::Relaxed);
             self.free.push(place);
@@ -159,11 +160,14 @@ impl Drop for FixedBuffers {
     }
 }
 
-/// What the contexts of this process may pin: all that they like, or a part of what its user may lock.
+/// What the contexts of this process may pin: all that they like, or a part of what its user may lock. A container's root
+/// has no such right, mostly.
 fn locked_max() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    let may_lock_all = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::IPC_LOCK));
     match limit {
-        Some(limit) if !rustix::process::geteuid().is_root() => limit / LOCKED_PARTS,
+        Some(limit) if !may_lock_all => limit / LOCKED_PARTS,
         _ => u64::MAX,
     }
 }

@@ -35,7 +35,7 @@ pub struct ContextOptions {
     pub shared_memory: SharedMemoryOptions,
     /// Bytes of peers' memory, by shared memory, that are pinned for O_DIRECT ([`Context::submit_direct`](crate::Context::submit_direct)):
     /// they can't be swapped or given back meanwhile. Regions above 64 MiB are not pinned. All contexts of a
-    /// process that is not root's pin at most a quarter of what may be locked (RLIMIT_MEMLOCK). Default: 256 MiB; 0 pins none.
+    /// process without CAP_IPC_LOCK pin at most a quarter of what may be locked (RLIMIT_MEMLOCK). Default: 256 MiB; 0 pins none.
     pub pinned_bytes_max: u64,
     /// When data goes which way over RDMA.
     #[cfg(feature = "rdma")]

@@ -40,6 +40,19 @@ impl Amount {
     }
 }
 
+/// For what something is reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A link can't be without it: all that is free.
+    Needed,
+    /// Before it is asked for: while half of all is free, so that those who have no use for theirs yet can't leave those who
+    /// have one without any.
+    AtFirst,
+    /// As it is asked for, beyond what it needed: a part is left to what others need, and of the rest nobody has more than
+    /// is then free to all others.
+    Asked { needed: Amount },
+}
+
 /// What all links of a server may map together.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -53,21 +66,56 @@ impl Budget {
         Arc::new(Budget { total, reserved: Mutex::default() })
     }
 
-    /// Reserves so much more, or nothing; with `spare` only while half of all is free, so that those who have no use for
-    /// theirs yet can't leave those who have one without any.
-    fn reserve(&self, more: Amount, spare: bool) -> bool {
+    /// Reserves so much more for an account that has so much, or nothing.
+    fn reserve(&self, more: Amount, own: Amount, purpose: Purpose) -> bool {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = if spare { self.total.half() } else { self.total };
-        let fits = limit.minus(*reserved).holds(more);
+        let after = reserved.plus(more);
+        let fits = match purpose {
+            Purpose::Needed => self.total.holds(after),
+            Purpose::AtFirst => self.total.half().holds(after),
+            Purpose::Asked { needed } => {
+                let limit = self.total.minus(self.total.half().half().half());
+                let free = limit.minus(reserved.minus(own)).minus(needed);
+                // Whoever has enough already may ask for it again.
+                more == Amount::default()
+                    || (limit.holds(after) && free.half().holds(own.plus(more).minus(needed)))
+            }
+        };
         if fits {
-            *reserved = reserved.plus(more);
+            *reserved = after;
         }
         fits
+    }
+
+    /// A part that is taken until it is dropped, of what is free.
+    fn take(self: &Arc<Budget>, bytes: u64) -> Option<Share> {
+        let amount = Amount::new(0, bytes);
+        let fits = self.reserve(amount, Amount::default(), Purpose::Needed);
+        fits.then(|| Share { budget: Arc::clone(self), amount })
     }
 
     fn give_back(&self, amount: Amount) {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         *reserved = reserved.minus(amount);
+    }
+}
+
+/// A part of a budget.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    amount: Amount,
+}
+
+impl Share {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.amount.bytes
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.give_back(self.amount);
     }
 }
 
@@ -94,7 +142,7 @@ impl Account {
     /// An account of nobody's, for memory that a process shares with itself.
     pub(crate) fn unlimited() -> Account {
         let account = Account::new(Budget::new(Amount::MAX));
-        account.reserve(Amount::MAX, false);
+        account.reserve(Amount::MAX, Purpose::Needed);
         account
     }
 
@@ -102,11 +150,11 @@ impl Account {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Raises what is reserved to `wanted`, if there is so much; with `spare` nothing is taken that others may need more.
-    pub(crate) fn reserve(&self, wanted: Amount, spare: bool) -> bool {
+    /// Raises what is reserved to `wanted`, if there is so much for the purpose.
+    pub(crate) fn reserve(&self, wanted: Amount, purpose: Purpose) -> bool {
         let mut state = self.state();
         let more = wanted.minus(state.reserved);
-        let given = self.budget.reserve(more, spare);
+        let given = self.budget.reserve(more, state.reserved, purpose);
         if given {
             state.reserved = state.reserved.plus(more);
         }
@@ -115,6 +163,11 @@ impl Account {
 
     pub(crate) fn reserved(&self) -> Amount {
         self.state().reserved
+    }
+
+    /// Room for pages that are pinned: pinned and taken out of its file by the peer, memory is there twice.
+    pub(super) fn take_for_pinning(&self, bytes: u64) -> Option<Share> {
+        self.budget.take(bytes)
     }
 
     /// A mapping of so many bytes is about to be made; false where it does not fit.
@@ -146,25 +199,29 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const ASKED: Purpose = Purpose::Asked { needed: Amount { regions: 0, bytes: 0 } };
 
     #[test]
     fn nothing_is_mapped_beyond_what_is_reserved_nor_reserved_beyond_the_total() {
         let budget = Budget::new(Amount::new(10, 10 * MIB));
         let [one, other] = [(); 2].map(|()| Account::new(Arc::clone(&budget)));
         assert!(!one.charge(1), "nothing is reserved");
-        assert!(one.reserve(Amount::new(3, 8 * MIB), false));
-        assert!(!other.reserve(Amount::new(3, 3 * MIB), false) && !other.reserve(Amount::new(8, MIB), false));
+        assert!(one.reserve(Amount::new(3, 8 * MIB), Purpose::Needed));
+        assert!(
+            !other.reserve(Amount::new(3, 3 * MIB), Purpose::Needed)
+                && !other.reserve(Amount::new(8, MIB), Purpose::Needed)
+        );
         assert_eq!(other.reserved(), Amount::default());
-        assert!(other.reserve(Amount::new(3, 2 * MIB), false));
+        assert!(other.reserve(Amount::new(3, 2 * MIB), Purpose::Needed));
         assert!(one.charge(8 * MIB) && !one.charge(1), "bytes");
         assert!(other.charge(0) && other.charge(0) && other.charge(0) && !other.charge(0), "regions");
         one.release(8 * MIB);
         assert!(one.charge(MIB) && !one.charge(u64::MAX));
         // Asked for less, it keeps what it has.
-        assert!(one.reserve(Amount::new(1, 0), false));
+        assert!(one.reserve(Amount::new(1, 0), Purpose::Needed));
         assert_eq!(one.reserved(), Amount::new(3, 8 * MIB));
         drop(one);
-        assert!(other.reserve(Amount::new(10, 10 * MIB), false));
+        assert!(other.reserve(Amount::new(10, 10 * MIB), Purpose::Needed));
     }
 
     #[test]
@@ -172,7 +229,38 @@ mod tests {
         let budget = Budget::new(Amount::new(1000, 10 * MIB));
         let idle: Vec<_> = (0..20).map(|_| Account::new(Arc::clone(&budget))).collect();
         let one = Amount::new(1, MIB);
-        assert_eq!(idle.iter().filter(|account| account.reserve(one, true)).count(), 5);
-        assert!(idle[19].reserve(one, false));
+        assert_eq!(idle.iter().filter(|account| account.reserve(one, Purpose::AtFirst)).count(), 5);
+        assert!(idle[19].reserve(one, Purpose::Needed));
+    }
+
+    #[test]
+    fn who_asks_leaves_something_to_the_others() {
+        let budget = Budget::new(Amount::new(800, 800 * MIB));
+        let accounts: Vec<_> = (0..40).map(|_| Account::new(Arc::clone(&budget))).collect();
+        let greedy = &accounts[0];
+        assert!(!greedy.reserve(Amount::new(1, 351 * MIB), ASKED), "more than half of seven eighths");
+        assert!(greedy.reserve(Amount::new(350, 350 * MIB), ASKED));
+        assert!(greedy.reserve(Amount::new(350, 350 * MIB), ASKED), "what it has");
+        assert!(!greedy.reserve(Amount::new(351, 350 * MIB), ASKED));
+        for account in &accounts[1..] {
+            let mut wanted = 400;
+            while wanted > 0 && !account.reserve(Amount::new(wanted, u64::from(wanted) * MIB), ASKED) {
+                wanted /= 2;
+            }
+        }
+        let late = Account::new(Arc::clone(&budget));
+        assert!(late.reserve(Amount::new(100, 100 * MIB), Purpose::Needed), "an eighth is kept");
+    }
+
+    #[test]
+    fn what_is_pinned_counts_until_it_is_not() {
+        let budget = Budget::new(Amount::new(4, 4 * MIB));
+        let account = Account::new(Arc::clone(&budget));
+        assert!(account.reserve(Amount::new(1, 2 * MIB), Purpose::Needed));
+        let share = account.take_for_pinning(2 * MIB).unwrap();
+        assert_eq!(share.bytes(), 2 * MIB);
+        assert!(account.take_for_pinning(1).is_none());
+        drop(share);
+        assert!(account.take_for_pinning(1).is_some());
     }
 }

@@ -15,7 +15,7 @@ mod region;
 mod sgl;
 mod sharing;
 
-pub(crate) use budget::{Account, Amount, Budget};
+pub(crate) use budget::{Account, Amount, Budget, Purpose, Share};
 #[cfg(feature = "rdma")]
 pub(crate) use buffer::zeros_memory;
 pub use buffer::{Buffer, zeros};

@@ -4,7 +4,7 @@
 //! Kernel calls on it fail with EFAULT where a page is missing; our own copies go through [`guard::touch`]. Memory that
 //! has vanished once stays broken, and its link is given up.
 
-use super::budget::Account;
+use super::budget::{Account, Share};
 use super::guard::{self, Vanished};
 use super::pinned::{Pin, Pinning};
 use super::{Buffer, PAGE_BYTES};
@@ -112,6 +112,11 @@ impl PeerMemory {
         self.length
     }
 
+    /// Room for its pages to be pinned, in the budget that its mapping is in; `None` where there is none.
+    pub(crate) fn take_for_pinning(&self) -> Option<Share> {
+        self.hold.account.take_for_pinning(self.length as u64)
+    }
+
     /// Where the ring of this context has it pinned; counts the uses that make it worthwhile.
     pub(crate) fn pinned_at(&self, context: u32, uses_min: u32) -> Pin {
         self.pinning.at(context, uses_min)
@@ -161,7 +166,7 @@ impl Drop for PeerMemory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::budget::{Amount, Budget};
+    use super::super::budget::{Amount, Budget, Purpose};
     use super::*;
     use crate::Region;
     use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -202,7 +207,7 @@ mod tests {
     fn what_is_mapped_counts_until_it_is_unmapped() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let account = Account::new(Budget::new(Amount::new(9, 8192)));
-        assert!(account.reserve(Amount::new(9, 8192), false));
+        assert!(account.reserve(Amount::new(9, 8192), Purpose::Needed));
         let hold = PeerHold::new(one.into(), account);
         let sealed = SealFlags::SHRINK | SealFlags::GROW;
         let region = memfd(8192, sealed, MemfdFlags::CLOEXEC);

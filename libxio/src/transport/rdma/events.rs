@@ -16,6 +16,8 @@ const PORTS: usize = 256;
 #[derive(Debug)]
 struct DeviceState {
     device: Device,
+    /// Held by who takes events: two threads could note a port's going down and coming up in the wrong order.
+    taking: Mutex<()>,
     /// Since when each port is down, in milliseconds of [`now_ms`]; 0 where it is not known to be.
     ports_down: [AtomicU64; PORTS],
     has_failed: AtomicBool,
@@ -74,6 +76,7 @@ impl DeviceWatch {
                     tracing::warn!(%error, "events of an RDMA device can't be watched");
                 }
                 let state = Arc::new(DeviceState {
+                    taking: Mutex::new(()),
                     device,
                     ports_down: std::array::from_fn(|_| AtomicU64::new(0)),
                     has_failed: AtomicBool::new(false),
@@ -128,6 +131,8 @@ impl Drop for DeviceWatch {
 
 impl DeviceState {
     fn take_events(&self) {
+        // Whoever has it takes them all.
+        let Ok(_taking) = self.taking.try_lock() else { return };
         loop {
             let mut event = RawEvent { element: 0, kind: -1 };
             let raw = (&raw mut event).cast::<sys::ibv_async_event>();

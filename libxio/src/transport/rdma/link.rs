@@ -454,8 +454,12 @@ impl Link for RdmaLink {
         }
         // What came before the queue was armed makes no descriptor readable.
         let waits = !reads || self.receiving.is_stalled() || self.receiving.fetching.is_full();
-        match self.look_at_completions() {
-            Ok(0) if self.dead.is_none() && (self.arrived.is_empty() || waits) => Armed::Wait(libc::POLLIN),
+        let came = self.look_at_completions();
+        // A flush may have looked, and found what only `receive` tells.
+        self.post_notes();
+        let nothing = self.arrived.is_empty() && !self.reaching.has_news();
+        match came {
+            Ok(0) if self.dead.is_none() && (nothing || waits) => Armed::Wait(libc::POLLIN),
             Ok(_) => Armed::Ready,
             Err(error) => {
                 self.die(error);

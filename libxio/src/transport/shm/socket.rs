@@ -4,7 +4,7 @@ use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
 use super::message::{Incoming, Message, receive, send};
-use crate::mem::{Account, Amount, IoVec, PeerHold};
+use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
 use crate::transport::{Armed, ByteSocket};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Error, Region, Result};
@@ -46,6 +46,8 @@ pub(super) struct ShmSocket {
     ended: bool,
     /// We have ended the link.
     shut: bool,
+    /// The client asked for more than there is.
+    has_no_room: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,8 @@ impl ShmSocket {
 
     fn new(socket: OwnedFd, state: State, account: Account, of_one: Amount) -> ShmSocket {
         let hold = PeerHold::new(socket, account);
-        ShmSocket { hold, state, of_one, failure: None, armed: false, polls: 0, ended: false, shut: false }
+        let (armed, ended, shut, has_no_room) = (false, false, false, false);
+        ShmSocket { hold, state, of_one, failure: None, armed, polls: 0, ended, shut, has_no_room }
     }
 
     /// Gets on with connecting and attaching; `WouldBlock` until that is done.
@@ -193,8 +196,11 @@ impl ShmSocket {
             }
             (State::Server { rings, .. }, Message::Limits { regions, bytes }, _) => {
                 // The rings are one region more.
-                let wanted = self.of_one.min(Amount::new(regions, bytes)).plus(rings.amount());
-                if !self.hold.account().reserve(wanted, false) {
+                let needed = rings.amount();
+                let wanted = self.of_one.min(Amount::new(regions, bytes)).plus(needed);
+                let fits = self.hold.account().reserve(wanted, Purpose::Asked { needed });
+                // Once for each: it asks again now and then, as often as it likes.
+                if !fits && !std::mem::replace(&mut self.has_no_room, true) {
                     let peer = Identity::of_peer(self.hold.socket()).map_or(0, |peer| peer.pid);
                     tracing::warn!(pid = peer, regions, bytes, "no room to map more memory of this client");
                 }
@@ -216,7 +222,7 @@ impl ShmSocket {
             return Err(broken("the rings are not of the length that it says"));
         }
         let amount = Amount::new(1, length);
-        if !self.hold.account().reserve(amount, false) {
+        if !self.hold.account().reserve(amount, Purpose::Needed) {
             let peer = Identity::of_peer(self.hold.socket())?;
             tracing::warn!(pid = peer.pid, uid = peer.uid, "refused: no room to map its rings");
             // It may be gone already.
@@ -227,7 +233,7 @@ impl ShmSocket {
         let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold)
             .map_err(|_| broken("the rings are not a sealed memfd of the length that it says"))?;
         self.state = State::Server { rings, borrower: Borrower::new() };
-        self.hold.account().reserve(self.of_one.min(RESERVED_AT_FIRST).plus(amount), true);
+        self.hold.account().reserve(self.of_one.min(RESERVED_AT_FIRST).plus(amount), Purpose::AtFirst);
         self.say_limits()
     }
 
