@@ -85,9 +85,25 @@ impl From<Error> for Failure {
 
 /// What to do about common mistakes.
 fn advise(error: &Error, uri: &Uri, options: &ClientOptions) -> Option<String> {
-    let server = format!("{}:{}", uri.host(), uri.port());
+    let socket = if uri.scheme() == "shm" { uri.query("socket") } else { None };
+    let server = match socket {
+        Some(socket) => format!("shm://{socket}"),
+        None => format!("{}:{}", uri.host(), uri.port()),
+    };
     match (error, error.errno()) {
         (Error::Connect { cause: libxio::Error::Rejected { .. }, .. }, _) => None,
+        (Error::Connect { .. }, libc::ENOENT | libc::ECONNREFUSED) if socket.is_some() => Some(format!(
+            "no server listens at that socket: is it running, and is that its path? To start one:\n      \
+             raio-server --export data=/srv/data --listen {server}"
+        )),
+        (Error::Connect { .. }, libc::EACCES) if socket.is_some() => Some(format!(
+            "only the server's own user and root come in: to let others in, start it with --listen {server}?allow=UID"
+        )),
+        (Error::Connect { .. }, libc::ENOBUFS) if socket.is_some() => Some(
+            "the server maps as much of its clients' memory as it may (raio-server --shared-memory-total): try again \
+             when others have gone, or connect by TCP"
+                .to_owned(),
+        ),
         (Error::Connect { .. }, libc::ECONNREFUSED) => Some(format!(
             "nothing listens at {server}: is the server running, and is that its port? To start one:\n      \
              raio-server --export data=/srv/data --listen tcp://{server}"
@@ -146,4 +162,23 @@ pub(crate) fn connect(text: &str, options: &ClientOptions) -> Result<(Uri, Clien
     let uri = place::remote(text)?;
     let client = Client::connect_with(&uri, options).map_err(Failure::at(&uri))?;
     Ok((uri, client))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_about_a_socket_names_it() {
+        let uri: Uri = "shm:///data?socket=/run/raio.sock".parse().unwrap();
+        let advice = |errno| {
+            let cause = libxio::Error::ConnectFailed { address: "shm:/run/raio.sock".to_owned(), errno };
+            let error = Error::Connect { uri: uri.to_string().into(), cause };
+            advise(&error, &uri, &ClientOptions::default()).unwrap()
+        };
+        assert!(advice(libc::ENOENT).contains("--listen shm:///run/raio.sock"));
+        assert!(advice(libc::ECONNREFUSED).contains("is it running"));
+        assert!(advice(libc::EACCES).contains("/run/raio.sock?allow=UID"));
+        assert!(advice(libc::ENOBUFS).contains("--shared-memory-total"));
+    }
 }
