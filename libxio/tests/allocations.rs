@@ -1,41 +1,18 @@
 //! Once warm, messages over TCP allocate nothing, at either end, and cost few system calls.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod counting;
+
 use conformance::watchdog;
+use counting::allocations;
 use libxio::{
     AcceptOptions, Access, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingOneWay,
     OutgoingRequest, OutgoingResponse, Receipt, Region, RemoteRegion, SendOptions, ServerOptions, Session,
     Sgl, StatisticsSnapshot,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator does the work; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Requests outstanding at a time.
 const DEPTH: u64 = 32;
@@ -61,7 +38,7 @@ struct Meter {
 impl Meter {
     fn message(&mut self, context: &Context) {
         self.messages += 1;
-        let now = || Some((ALLOCATIONS.get(), context.statistics().snapshot()));
+        let now = || Some((allocations(), context.statistics().snapshot()));
         if self.messages == WARM {
             self.start = now();
         } else if self.messages == WARM + COUNTED {

@@ -1,33 +1,11 @@
-//! An allocator that counts for each thread, and a server for those who are counted. The C library's tests use it too.
+//! A server for those whose allocations are counted, and the counting. The C library's tests use it too.
+
+#[path = "../../../libxio/tests/counting/mod.rs"]
+mod allocator;
 
 use super::fake::{Fake, greeting, made};
+use allocator::allocations;
 use raio::proto::{Answer, Attributes, Handle, Request};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts the allocations of each thread; the server's are none of ours.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator does the work; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 pub fn serve() -> Fake {
     Fake::start(greeting(), |request, _| match request {
@@ -46,9 +24,9 @@ pub fn once_warm(rounds: u64, mut round: impl FnMut(u64)) -> u64 {
     let mut before = 0;
     for number in 0..rounds {
         if number == rounds / 2 {
-            before = ALLOCATIONS.get();
+            before = allocations();
         }
         round(number);
     }
-    ALLOCATIONS.get() - before
+    allocations() - before
 }
