@@ -211,15 +211,13 @@ fn raio_bench(work: &Work, place: &Place, uri: &str) -> Command {
 }
 
 fn minimal(work: &Work, place: &Place, transport: &Transport) -> Command {
-    let mut command = Command::new(place.release.join("minimal"));
+    let mut command = place.minimal();
     command.args(["--over", transport.name]);
     if work.polling == Polling::Never {
         command.arg("--sleep");
     }
     command.args(["--rw", if work.rw() == "randwrite" { "write" } else { "read" }]);
     command.args(["--bs", &work.block_bytes.to_string(), "--depth", &work.depth.to_string()]);
-    command.args(["--time", &place.seconds.to_string()]);
-    command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
     match work.store {
         Store::Null => &mut command,
         Store::Memory => command.args(["--memory", NULL_SIZE]),

@@ -217,9 +217,8 @@ fn rounds_of(all: &[(u32, Vec<Measured>)], count: u32) -> &[Measured] {
 }
 
 fn minimal(count: u32, place: &Place) -> Command {
-    let mut command = Command::new(place.release.join("minimal"));
-    command.args(["--connections", &count.to_string(), "--time", &place.seconds.to_string()]);
-    command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
+    let mut command = place.minimal();
+    command.args(["--connections", &count.to_string()]);
     command
 }
 

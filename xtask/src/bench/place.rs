@@ -69,6 +69,14 @@ impl Place {
         pinned(&self.release.join(name), core)
     }
 
+    /// The program that does only what can't be avoided: both sides in one process, each on its core.
+    pub(crate) fn minimal(&self) -> Command {
+        let mut command = Command::new(self.release.join("minimal"));
+        command.args(["--time", &self.seconds.to_string()]);
+        command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
+        command
+    }
+
     /// Runs a client to its end and returns what it wrote to stdout.
     pub(crate) fn client(&self, command: &mut Command) -> Result<String> {
         child::output(command, Duration::from_secs_f64(self.seconds) + SLACK_TIME)

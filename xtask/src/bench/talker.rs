@@ -184,7 +184,7 @@ fn parse_ucx(text: &str, exchange: Exchange) -> Option<Measured> {
 fn raw(transport: &Transport, exchange: Exchange, place: &Place) -> Command {
     let (request, response, depth) =
         if exchange == Exchange::RoundTrip { ("64", "64", "1") } else { ("8", "1", "256") };
-    let mut command = Command::new(place.release.join("minimal"));
+    let mut command = place.minimal();
     command.args([
         "--over",
         transport.name,
@@ -197,8 +197,6 @@ fn raw(transport: &Transport, exchange: Exchange, place: &Place) -> Command {
         "--depth",
         depth,
     ]);
-    command.args(["--time", &place.seconds.to_string()]);
-    command.args(["--server-core", &SERVER_CORE.to_string(), "--client-core", &CLIENT_CORE.to_string()]);
     command
 }
 
