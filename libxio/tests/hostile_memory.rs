@@ -474,14 +474,14 @@ fn a_hostile_server_is_survived() {
     let listener = raw::socket();
     rustix::net::bind(&listener, &rustix::net::SocketAddrUnix::new(path.as_str()).unwrap()).unwrap();
     rustix::net::listen(&listener, 8).unwrap();
-    let rounds = 60;
+    let rounds = 70;
     let seed = 0x9e37_79b9_7f4a_7c15_u64;
     let server = std::thread::spawn(move || {
         let mut state = seed;
         for round in 0..rounds {
             let mut end = End::server(rustix::net::accept(&listener).unwrap());
             // Half of them are lent nothing.
-            if round % 12 < 6 {
+            if round % 14 < 7 {
                 tell(&end.socket, &message(raw::LIMITS, 1024, 16 << 30, (0, 0)), &[]);
             }
             let (hello, _) = end.read_frame(&libxio::wire::FrameLimits::handshake()).unwrap();
@@ -500,7 +500,7 @@ fn a_hostile_server_is_survived() {
             end.write(&frame(FrameHead::new(FrameKind::Welcome), &[], &welcome.encode()));
             // The first request, so that there is something to be wrong about.
             let _ = end.read(48);
-            match round % 6 {
+            match round % 7 {
                 0 => end.rings.word(256).store(random(&mut state), Ordering::SeqCst),
                 1 => end.rings.word(128).store(random(&mut state), Ordering::SeqCst),
                 2 => {
@@ -520,6 +520,10 @@ fn a_hostile_server_is_survived() {
                 4 => {
                     let head = FrameHead { slot: 0, sequence: 1, ..FrameHead::new(FrameKind::Request) };
                     end.write(&frame(head, &[1, 0, 0, 0, 0, 0, 0, 0], b""));
+                }
+                5 => {
+                    // More than there was.
+                    tell(&end.socket, &message(raw::UNMAPPED, 1, 4096, (0, 0)), &[]);
                 }
                 _ => {
                     let mut bytes = vec![0; 300];

@@ -78,16 +78,65 @@ fn what_a_server_maps_of_a_client_is_bounded() {
             let after = pair.server.statistics().snapshot().bytes_in_place;
             assert_eq!(after - before, in_place * 8192, "{regions_max} {region_bytes_max}");
         }
-        // What is gone makes room.
+        // What is gone makes room, once the server has said that it has unmapped it.
         drop(regions);
         let region = Region::allocate(1 << 20, false).unwrap();
-        let landing = Landing::Place(region_buffer(&region, 0, 4096).into());
-        let request = OutgoingRequest { data: vec![7; 4096].into(), landing, ..OutgoingRequest::new(b"", 1) };
-        let before = pair.server.statistics().snapshot().bytes_in_place;
-        assert!(pair.echo(connection, request).data.to_vec() == [7; 4096]);
-        let moved = pair.server.statistics().snapshot().bytes_in_place - before;
-        assert_eq!(moved, if in_place > 0 { 4096 } else { 0 });
+        is_in_place(&mut pair, connection, &region);
+        assert_eq!(is_in_place(&mut pair, connection, &region), in_place > 0);
     }
+}
+
+/// A server's application may keep what it was lent for as long as it likes, also when the request has its answer and the
+/// client has let go of the memory: the client, which can't know, is not at fault, and sends through the ring meanwhile.
+#[test]
+fn a_client_is_not_ended_for_what_the_server_keeps() {
+    let mut pair =
+        bounded(SharedMemoryOptions { region_bytes_max: 4 * MIB, ..SharedMemoryOptions::default() });
+    let (connection, _) = pair.connect();
+    let mut kept = Vec::new();
+    // Three times what may be mapped.
+    for round in 1..=6_u8 {
+        let region = Region::allocate(2 << 20, false).unwrap();
+        let mut data = region_buffer(&region, 0, 8192);
+        data.copy_from(0, &[round; 8192]);
+        let request = OutgoingRequest { data: data.into(), ..OutgoingRequest::new(b"keep", 1) };
+        pair.client.request(connection, request).unwrap();
+        let mut request = pair.request();
+        kept.push(request.take_data());
+        pair.server.respond(request, Default::default()).unwrap();
+        match pair.client_event() {
+            Event::Response { outcome, .. } => drop(outcome.unwrap()),
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    for (round, data) in (1..).zip(&kept) {
+        assert!(data.to_vec() == [round; 8192]);
+    }
+    let region = [Region::allocate(2 << 20, false).unwrap()];
+    assert_eq!(in_place(&mut pair, connection, &region), 0, "what is kept counts");
+    drop(kept);
+    until_in_place(&mut pair, connection, &region);
+}
+
+/// What a client was given room for and has freed is there for others, though its link goes on.
+#[test]
+fn what_a_client_has_freed_is_left_to_others() {
+    let mut pair =
+        bounded(SharedMemoryOptions { total_bytes_max: 600 * MIB, ..SharedMemoryOptions::default() });
+    let (first, _) = pair.connect();
+    let (second, _) = pair.connect();
+    let [mine, others] =
+        [(); 2].map(|()| Vec::from([(); 2].map(|()| Region::allocate(90 << 20, false).unwrap())));
+    until_in_place(&mut pair, first, &mine);
+    for _ in 0..100 {
+        assert!(in_place(&mut pair, second, &others) < 2);
+    }
+    drop(mine);
+    // It has nothing to do for a while.
+    for _ in 0..50 {
+        pair.settle();
+    }
+    until_in_place(&mut pair, second, &others);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How much of its peers' memory a process maps: a [`Budget`] for all links together, and an [`Account`] for each of them,
 //! which has to reserve before it maps. What is mapped counts until it is unmapped, whoever keeps it that long; what a link
-//! has reserved is free again when its last memory is unmapped.
+//! has reserved is free again when its last memory is unmapped, or when the peer has given it back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +29,11 @@ impl Amount {
     /// The lesser of each.
     pub(crate) fn min(self, other: Amount) -> Amount {
         Amount::new(self.regions.min(other.regions), self.bytes.min(other.bytes))
+    }
+
+    /// The greater of each.
+    pub(crate) fn max(self, other: Amount) -> Amount {
+        Amount::new(self.regions.max(other.regions), self.bytes.max(other.bytes))
     }
 
     pub(crate) fn holds(self, other: Amount) -> bool {
@@ -132,6 +137,8 @@ struct State {
     reserved: Amount,
     /// Never above what is reserved.
     mapped: Amount,
+    /// All that was mapped once and is no more.
+    unmapped: Amount,
 }
 
 impl Account {
@@ -161,8 +168,21 @@ impl Account {
         given
     }
 
+    /// Gives back what is reserved beyond `wanted`, but for what is mapped.
+    pub(crate) fn lower(&self, wanted: Amount) {
+        let mut state = self.state();
+        let spare = state.reserved.minus(wanted.max(state.mapped));
+        state.reserved = state.reserved.minus(spare);
+        self.budget.give_back(spare);
+    }
+
     pub(crate) fn reserved(&self) -> Amount {
         self.state().reserved
+    }
+
+    /// What was unmapped since the link began.
+    pub(crate) fn unmapped(&self) -> Amount {
+        self.state().unmapped
     }
 
     /// Room for pages that are pinned: pinned and taken out of its file by the peer, memory is there twice.
@@ -185,6 +205,7 @@ impl Account {
     pub(super) fn release(&self, bytes: u64) {
         let mut state = self.state();
         state.mapped = state.mapped.minus(Amount::new(1, bytes));
+        state.unmapped = state.unmapped.plus(Amount::new(1, bytes));
     }
 }
 
@@ -221,6 +242,20 @@ mod tests {
         assert!(one.reserve(Amount::new(1, 0), Purpose::Needed));
         assert_eq!(one.reserved(), Amount::new(3, 8 * MIB));
         drop(one);
+        assert!(other.reserve(Amount::new(10, 10 * MIB), Purpose::Needed));
+    }
+
+    #[test]
+    fn what_is_given_back_is_free_for_others_but_for_what_is_mapped() {
+        let budget = Budget::new(Amount::new(10, 10 * MIB));
+        let [one, other] = [(); 2].map(|()| Account::new(Arc::clone(&budget)));
+        assert!(one.reserve(Amount::new(10, 8 * MIB), Purpose::Needed) && one.charge(3 * MIB));
+        one.lower(Amount::new(20, MIB));
+        assert_eq!(one.reserved(), Amount::new(10, 3 * MIB));
+        one.release(3 * MIB);
+        assert_eq!((one.reserved(), one.unmapped()), (Amount::new(10, 3 * MIB), Amount::new(1, 3 * MIB)));
+        one.lower(Amount::default());
+        assert_eq!(one.reserved(), Amount::default());
         assert!(other.reserve(Amount::new(10, 10 * MIB), Purpose::Needed));
     }
 

@@ -28,6 +28,7 @@ pub const REGION: u8 = 2;
 pub const WITHDRAW: u8 = 3;
 pub const DOORBELL: u8 = 4;
 pub const LIMITS: u8 = 6;
+pub const UNMAPPED: u8 = 7;
 
 /// Seals that a peer has to have.
 pub fn seals() -> SealFlags {

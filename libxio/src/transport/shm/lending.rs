@@ -1,10 +1,11 @@
 //! Regions across the link: which of ours the server knows by which number, and which memory of the client's a number
 //! stands for.
 
-use super::message::{Message, send};
+use super::message::{Message, send, sends};
 use crate::mem::{Amount, PeerHold, PeerMemory};
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Region};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -12,6 +13,8 @@ use std::sync::{Arc, Weak};
 const ASK_AGAIN: u32 = 4096;
 /// What is asked for beyond the need, so that it is not asked for piece by piece.
 const ASK_BEYOND: Amount = Amount { regions: 16, bytes: 64 << 20 };
+/// Looks at the socket between two looks for regions that are gone.
+const LOOKS_FOR_GONE: u32 = 4;
 
 /// The client's side: its regions that the server has mapped.
 #[derive(Debug, Default)]
@@ -21,14 +24,31 @@ pub(super) struct Lender {
     /// The next number on the link; numbers are not given twice, so that the server never takes an old region for a new
     /// one whose message it has not read yet.
     next: u32,
-    /// Of the regions that are known.
-    bytes: u64,
+    /// What the server has mapped, as far as it has said: the regions that are known, and those that were withdrawn and are
+    /// not unmapped.
+    counted: Amount,
+    /// Since the link began.
+    withdrawn: Amount,
+    /// Of what was withdrawn, as the server has said.
+    unmapped: Amount,
     /// What the server takes, once it has said so.
     limits: Option<Amount>,
+    /// The server was asked for other limits, and has not answered.
+    asked: Option<Asked>,
     /// More was asked for: times that something has still to be refused before it is asked for again.
     patience: u32,
     /// That was not given: from now on no more is asked for than is needed.
     refused: bool,
+    /// Times that something was not lent because the server has yet to unmap what was withdrawn.
+    waited: u32,
+    /// At the socket, since the last look for regions that are gone.
+    looks: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    More,
+    Less,
 }
 
 #[derive(Debug)]
@@ -50,6 +70,7 @@ impl Lender {
     /// The server takes this much.
     pub(super) fn limit(&mut self, limits: Amount) {
         let raised = self.limits.replace(limits) != Some(limits);
+        let Some(Asked::More) = self.asked.take() else { return };
         if raised {
             (self.patience, self.refused) = (0, false);
         } else if !self.refused {
@@ -61,6 +82,43 @@ impl Lender {
                 "the server has no room to map more of this process's memory: what lies beyond is copied"
             );
         }
+    }
+
+    /// The server has unmapped so much of what was withdrawn, since the link began. What it then grants far beyond need is
+    /// given back.
+    ///
+    /// # Errors
+    /// It is less than before, or more than was withdrawn.
+    pub(super) fn unmapped(&mut self, total: Amount, socket: BorrowedFd<'_>) -> Result<(), Violation> {
+        if !total.holds(self.unmapped) || !self.withdrawn.holds(total) {
+            return Err(Violation::BadSideMessage(
+                "more is unmapped than was withdrawn, or less than before",
+            ));
+        }
+        self.counted = self.counted.minus(total.minus(self.unmapped));
+        (self.unmapped, self.waited) = (total, 0);
+        let enough = self.counted.plus(ASK_BEYOND);
+        if let (Some(limits), None) = (self.limits, self.asked)
+            && !enough.plus(enough).holds(limits)
+        {
+            let wanted = limits.min(enough);
+            if send(socket, Message::Limits { regions: wanted.regions, bytes: wanted.bytes }, None).is_ok() {
+                // In force at once: the server reads it before it reads of any region that is handed over later.
+                (self.limits, self.asked, self.refused) = (Some(wanted), Some(Asked::Less), false);
+            }
+        }
+        Ok(())
+    }
+
+    /// At a look at the socket: now and then looks for regions that are gone, which the server need not keep; whether it was
+    /// told of some.
+    pub(super) fn looks(&mut self, socket: BorrowedFd<'_>) -> bool {
+        self.looks += 1;
+        if self.looks < LOOKS_FOR_GONE {
+            return false;
+        }
+        self.looks = 0;
+        self.withdraw_dead(socket)
     }
 
     /// Where the server finds a buffer. A region that it does not know is handed over first; `None` where that can't be.
@@ -95,13 +153,21 @@ impl Lender {
         let limits = self.limits?;
         let (memfd, length) = region.memfd_for(memfd_number, peer)?;
         let length = length as u64;
-        if self.withdraw_dead(socket) {
+        let withdrew = self.withdraw_dead(socket);
+        if withdrew {
             at = self.known.partition_point(|known| known.memfd < memfd_number);
         }
-        // Numbers are u32.
-        let needed = Amount::new(self.known.len() as u32, self.bytes).plus(Amount::new(1, length));
+        let more = Amount::new(1, length);
+        let needed = self.counted.plus(more);
         if !limits.holds(needed) {
-            *asks = self.ask(needed, socket);
+            let going = self.withdrawn.minus(self.unmapped);
+            if limits.holds(needed.minus(going)) && self.waited < ASK_AGAIN {
+                // There is room once the server has read of what was withdrawn, unless it still uses that.
+                self.waited += 1;
+                *asks = withdrew;
+            } else {
+                *asks = self.ask(limits, needed, socket) || withdrew;
+            }
             return None;
         }
         let number = self.next;
@@ -109,21 +175,23 @@ impl Lender {
         // Refused for now (the peer has not read for long, or no descriptor can be sent): the data travels instead.
         send(socket, Message::Region { number, length }, Some(memfd.as_fd())).ok()?;
         self.next = next;
-        self.bytes += length;
+        self.counted = needed;
         self.known.insert(at, Known { memfd: memfd_number, number, length, alive: Arc::downgrade(&memfd) });
         Some(number)
     }
 
     /// Asks the server for room, unless it was asked lately; whether it was.
-    fn ask(&mut self, needed: Amount, socket: BorrowedFd<'_>) -> bool {
-        if self.patience > 0 {
-            self.patience -= 1;
+    fn ask(&mut self, limits: Amount, needed: Amount, socket: BorrowedFd<'_>) -> bool {
+        if self.patience > 0 || self.asked.is_some() {
+            self.patience = self.patience.saturating_sub(1);
             return false;
         }
         self.patience = ASK_AGAIN;
         let beyond = if self.refused { Amount::default() } else { ASK_BEYOND };
-        let Amount { regions, bytes } = needed.plus(beyond);
-        send(socket, Message::Limits { regions, bytes }, None).is_ok()
+        let Amount { regions, bytes } = needed.plus(beyond).max(limits);
+        let asks = send(socket, Message::Limits { regions, bytes }, None).is_ok();
+        self.asked = asks.then_some(Asked::More);
+        asks
     }
 
     /// Takes back the numbers of memfds that are gone; true if there were some.
@@ -134,7 +202,7 @@ impl Lender {
             let gone =
                 known.alive.strong_count() == 0 && send(socket, Message::Withdraw { number }, None).is_ok();
             if gone {
-                self.bytes -= length;
+                self.withdrawn = self.withdrawn.plus(Amount::new(1, length));
             }
             !gone
         });
@@ -149,11 +217,33 @@ pub(super) struct Borrower {
     regions: Vec<(u32, Arc<PeerMemory>)>,
     /// Numbers below this one were given.
     next: u32,
+    /// That were withdrawn.
+    withdrawn: u32,
+    /// What the client was told of.
+    unmapped: Amount,
 }
 
 impl Borrower {
     pub(super) fn new() -> Borrower {
-        Borrower { regions: Vec::new(), next: 0 }
+        Borrower { regions: Vec::new(), next: 0, withdrawn: 0, unmapped: Amount::default() }
+    }
+
+    /// Tells the client what was unmapped since it was last told; whether it was told something. What the client has no room
+    /// to hear is said at another time.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub(super) fn tell_unmapped(&mut self, hold: &PeerHold) -> io::Result<bool> {
+        if self.unmapped.regions == self.withdrawn {
+            return Ok(false);
+        }
+        let unmapped = hold.account().unmapped();
+        let Amount { regions, bytes } = unmapped;
+        if unmapped == self.unmapped || !sends(hold.socket(), Message::Unmapped { regions, bytes })? {
+            return Ok(false);
+        }
+        self.unmapped = unmapped;
+        Ok(true)
     }
 
     /// A region was handed over.
@@ -198,6 +288,7 @@ impl Borrower {
             .position(number)
             .ok_or(Violation::BadSideMessage("a region is withdrawn that is not known"))?;
         self.regions.remove(at);
+        self.withdrawn += 1;
         Ok(())
     }
 

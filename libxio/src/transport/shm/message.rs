@@ -29,8 +29,10 @@ pub(super) enum Message {
     Doorbell,
     /// Server: you may not come in, for this errno.
     Refusal { errno: u32 },
-    /// Server, after Attach: hand over no more than this.
+    /// Server, after Attach and in answer: hand over no more than this. Client: what it would hand over.
     Limits { regions: u32, bytes: u64 },
+    /// Server: so much of what was withdrawn is unmapped, since the link began.
+    Unmapped { regions: u32, bytes: u64 },
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Default)]
@@ -78,6 +80,11 @@ impl Message {
                 bytes.number = regions.into();
                 bytes.length = length.into();
             }
+            Message::Unmapped { regions, bytes: length } => {
+                bytes.kind = 7;
+                bytes.number = regions.into();
+                bytes.length = length.into();
+            }
         }
         bytes
     }
@@ -97,6 +104,7 @@ impl Message {
             4 => Message::Doorbell,
             5 => Message::Refusal { errno: number },
             6 => Message::Limits { regions: number, bytes: length },
+            7 => Message::Unmapped { regions: number, bytes: length },
             _ => return Err(Violation::BadSideMessage("its kind is not known")),
         };
         // Whatever the kind does not use is 0.
@@ -128,6 +136,18 @@ pub(super) fn send(
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes.as_bytes())], &mut control, flags)?;
     Ok(())
+}
+
+/// Sends a message without memory, without blocking; false where the peer has many messages to read.
+///
+/// # Errors
+/// As of [`send`].
+pub(super) fn sends(socket: BorrowedFd<'_>, message: Message) -> io::Result<bool> {
+    match send(socket, message, None) {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(cause) => Err(cause),
+    }
 }
 
 /// What a look at the socket has brought.
@@ -216,6 +236,7 @@ mod tests {
             Message::Doorbell,
             Message::Refusal { errno: 13 },
             Message::Limits { regions: 1024, bytes: 16 << 30 },
+            Message::Unmapped { regions: 3, bytes: 3 << 20 },
         ] {
             assert_eq!(Message::decode(message.encode().as_bytes()), Ok(message));
         }

@@ -3,7 +3,7 @@
 use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
-use super::message::{Incoming, Message, receive, send};
+use super::message::{Incoming, Message, receive, send, sends};
 use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
 use crate::transport::{Armed, ByteSocket};
 use crate::wire::{PlacedPiece, Violation};
@@ -48,6 +48,8 @@ pub(super) struct ShmSocket {
     shut: bool,
     /// The client asked for more than there is.
     has_no_room: bool,
+    /// The client has to be told what it may hand over.
+    owes_limits: bool,
 }
 
 #[derive(Debug)]
@@ -96,8 +98,19 @@ impl ShmSocket {
 
     fn new(socket: OwnedFd, state: State, account: Account, of_one: Amount) -> ShmSocket {
         let hold = PeerHold::new(socket, account);
-        let (armed, ended, shut, has_no_room) = (false, false, false, false);
-        ShmSocket { hold, state, of_one, failure: None, armed, polls: 0, ended, shut, has_no_room }
+        let (armed, ended, shut, has_no_room, owes_limits) = (false, false, false, false, false);
+        ShmSocket {
+            hold,
+            state,
+            of_one,
+            failure: None,
+            armed,
+            polls: 0,
+            ended,
+            shut,
+            has_no_room,
+            owes_limits,
+        }
     }
 
     /// Gets on with connecting and attaching; `WouldBlock` until that is done.
@@ -180,6 +193,15 @@ impl ShmSocket {
             };
             self.take(message, memfd)?;
         }
+        match &mut self.state {
+            State::Client { rings, lender, .. } => {
+                if lender.looks(self.hold.socket()) {
+                    rings.give_notice();
+                }
+            }
+            State::Server { .. } => self.tell_room()?,
+            _ => {}
+        }
         Ok(())
     }
 
@@ -191,6 +213,9 @@ impl ShmSocket {
                 lender.limit(Amount::new(regions, bytes));
                 Ok(())
             }
+            (State::Client { lender, .. }, Message::Unmapped { regions, bytes }, _) => {
+                lender.unmapped(Amount::new(regions, bytes), self.hold.socket()).map_err(io::Error::other)
+            }
             (State::Unattached, Message::Attach { length, upward, downward }, Some(memfd)) => {
                 self.take_rings(length, upward, downward, &memfd)
             }
@@ -198,13 +223,15 @@ impl ShmSocket {
                 // The rings are one region more.
                 let needed = rings.amount();
                 let wanted = self.of_one.min(Amount::new(regions, bytes)).plus(needed);
+                self.hold.account().lower(wanted);
                 let fits = self.hold.account().reserve(wanted, Purpose::Asked { needed });
                 // Once for each: it asks again now and then, as often as it likes.
                 if !fits && !std::mem::replace(&mut self.has_no_room, true) {
                     let peer = Identity::of_peer(self.hold.socket()).map_or(0, |peer| peer.pid);
                     tracing::warn!(pid = peer, regions, bytes, "no room to map more memory of this client");
                 }
-                self.say_limits()
+                self.owes_limits = true;
+                Ok(())
             }
             (State::Server { borrower, .. }, Message::Region { number, length }, Some(memfd)) => {
                 borrower.take(number, length, &memfd, &self.hold).map_err(io::Error::other)
@@ -234,19 +261,23 @@ impl ShmSocket {
             .map_err(|_| broken("the rings are not a sealed memfd of the length that it says"))?;
         self.state = State::Server { rings, borrower: Borrower::new() };
         self.hold.account().reserve(self.of_one.min(RESERVED_AT_FIRST).plus(amount), Purpose::AtFirst);
-        self.say_limits()
+        self.owes_limits = true;
+        Ok(())
     }
 
-    /// Tells the client what it may hand over.
-    fn say_limits(&mut self) -> io::Result<()> {
-        let State::Server { rings, .. } = &mut self.state else { return Ok(()) };
-        let Amount { regions, bytes } = self.hold.account().reserved().minus(rings.amount());
-        match send(self.hold.socket(), Message::Limits { regions, bytes }, None) {
-            // It has not read what was said before, and will ask again.
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            outcome => outcome?,
+    /// Tells the client what it may hand over, if it has asked, and what was unmapped of what it has withdrawn.
+    fn tell_room(&mut self) -> io::Result<()> {
+        let State::Server { rings, borrower } = &mut self.state else { return Ok(()) };
+        let mut tells = borrower.tell_unmapped(&self.hold)?;
+        if self.owes_limits {
+            let Amount { regions, bytes } = self.hold.account().reserved().minus(rings.amount());
+            // What it has no room to hear is said at the next look.
+            self.owes_limits = !sends(self.hold.socket(), Message::Limits { regions, bytes })?;
+            tells |= !self.owes_limits;
         }
-        rings.give_notice();
+        if tells {
+            rings.give_notice();
+        }
         Ok(())
     }
 
@@ -271,12 +302,8 @@ impl ShmSocket {
 
     /// Rings the peer's bell.
     fn ring(&mut self) -> io::Result<()> {
-        match send(self.hold.socket(), Message::Doorbell, None) {
-            Ok(()) => Ok(()),
-            // What it has not read wakes it as well.
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(cause) => Err(cause),
-        }
+        // What it has not read wakes it as well.
+        sends(self.hold.socket(), Message::Doorbell).map(|_| ())
     }
 }
 
