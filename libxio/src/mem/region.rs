@@ -134,6 +134,25 @@ impl Region {
         self.shared()?.number_at(offset, length)
     }
 
+    /// As [`Region::memfd_number`], for a range that its caller owns, about to be lent: pages that could not be shared when
+    /// they were last replaced, or lie in several memfds, are put into one again, if it is time to try and there is one.
+    #[inline]
+    pub(crate) fn memfd_number_for_lending(&self, offset: usize, length: usize) -> Option<u64> {
+        self.memfd_number(offset, length).or_else(|| self.share_again(offset, length))
+    }
+
+    #[cold]
+    fn share_again(&self, offset: usize, length: usize) -> Option<u64> {
+        let shared = self.shared()?;
+        let bytes = (offset + length).next_multiple_of(PAGE_BYTES) - offset;
+        if bytes == 0 || !shared.is_due() {
+            return None;
+        }
+        #[cfg(feature = "rdma")]
+        tell_watchers(|watcher| watcher.region_torn(self.number()));
+        shared.share_again(self.inner.pointer, offset, bytes)
+    }
+
     /// One of its memfds and the length, to be given to a peer with this identity (not 0). Offsets in it are those in the
     /// region. `None` where it is another peer's.
     pub(crate) fn memfd_for(&self, number: u64, peer: u32) -> Option<(Arc<OwnedFd>, usize)> {
@@ -393,5 +412,19 @@ mod tests {
         }
         assert_eq!(shared, 32);
         assert!(all.to_vec() == [7; 100 * PAGE_BYTES]);
+        // There is room for one more: what is private, or lies in several, is shared again in time.
+        let lend = |page, pages| region.memfd_number_for_lending(page * PAGE_BYTES, pages * PAGE_BYTES);
+        let tries = || (0..3000).position(|_| lend(60, 1).is_some());
+        assert_eq!(tries(), None, "there is none");
+        region.detach(0, PAGE_BYTES).unwrap();
+        assert!(tries().is_some());
+        let place = lend(60, 1).unwrap();
+        assert!(lend(50, 20) == Some(place) && number(&region, 50, 20) == Some(place), "at once after that");
+        let memfd = region.memfd_for(place, 1).unwrap().0;
+        assert!(all.to_vec() == [7; 100 * PAGE_BYTES]);
+        overwrite(&memfd, 9, 100);
+        let seen = all.to_vec();
+        assert!(seen[50 * PAGE_BYTES..70 * PAGE_BYTES].iter().all(|byte| *byte == 9));
+        assert!(seen[70 * PAGE_BYTES..].iter().all(|byte| *byte == 7));
     }
 }

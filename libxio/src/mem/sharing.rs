@@ -3,7 +3,7 @@
 //! A region begins in one sealed memfd. Pages that a peer may still be at, though their owner has to go on, are replaced by
 //! those of a fresh memfd at the same offset, so that they can be shared again at once, with a peer that answers. A fresh
 //! memfd takes pages only until it is given to somebody; the next ones go into the next. Where there is no memfd, or there
-//! are too many, private pages take the place, and what lies in them is copied from then on.
+//! are too many, private pages take the place, and what lies in them is copied until a later try finds a memfd for them.
 
 use super::region::{PAGE_BYTES, next_number};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Fresh memfds of one region at a time. Each is the memory of one lost peer; one whose pages were all replaced again is
 /// closed.
 const FRESH_MAX: usize = 32;
+/// Uses of pages that can't be shared between two tries to share them again.
+const TRY_AGAIN: u32 = 1024;
 /// In the table of pages: in the region's first memfd, in nobody's; other numbers count the fresh memfds from 1.
 const FIRST: u8 = 0;
 const PRIVATE: u8 = u8::MAX;
@@ -43,6 +45,8 @@ struct Replaced {
     /// Where each page lies; empty before the first is replaced.
     pages: Vec<u8>,
     fresh: Vec<Option<Fresh>>,
+    /// Uses of pages that could not be shared, since the last try that failed.
+    unshared: u32,
 }
 
 #[derive(Debug)]
@@ -138,24 +142,36 @@ impl Shared {
         }
         // SAFETY: the offset is inside the region.
         let place = unsafe { start.add(offset) };
-        let fresh = replaced.fresh_for(self.length);
-        let shared = fresh.and_then(|(index, memfd)| {
-            // A page that can't be had would be SIGBUS at the first touch: it has to be there before.
-            let (at, bytes) = (offset as u64, length as u64);
-            rustix::fs::fallocate(&*memfd, FallocateFlags::empty(), at, bytes).ok()?;
-            let pages = map(length, libc::MAP_SHARED, Some((memfd.as_fd(), offset))).ok()?;
-            // SAFETY: it was just mapped by us; a child process has no business with a peer's memory.
-            unsafe { libc::madvise(pages.as_ptr().cast(), length, libc::MADV_DONTFORK) };
-            move_to(pages, place, length).ok()?;
-            Some(index)
-        });
-        let outcome = match shared {
-            Some(_) => Ok(()),
-            None => map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None)
-                .and_then(|pages| move_to(pages, place, length)),
-        };
-        replaced.note(range, shared.unwrap_or(PRIVATE));
+        if let Some(index) = replaced.move_to_fresh(place, offset, length, self.length) {
+            replaced.note(range, index);
+            return Ok(());
+        }
+        let outcome = map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None)
+            .and_then(|pages| move_to(pages, place, length));
+        replaced.note(range, PRIVATE);
         outcome
+    }
+
+    /// Whether it is time to try to share pages again that lie in no memfd, or in several: now and then, and as long as it
+    /// succeeds. To be asked at each use of them.
+    pub(super) fn is_due(&self) -> bool {
+        let mut replaced = self.replaced();
+        replaced.unshared = replaced.unshared.saturating_add(1);
+        replaced.unshared > TRY_AGAIN
+    }
+
+    /// Puts pages of a fresh memfd with the same content in a range that lies in no memfd, or in several; the number of that
+    /// memfd. Where there is none all stays as it is. The range is as for [`Shared::replace`].
+    pub(super) fn share_again(&self, start: NonNull<u8>, offset: usize, length: usize) -> Option<u64> {
+        let mut replaced = self.replaced();
+        // SAFETY: the offset is inside the region.
+        let place = unsafe { start.add(offset) };
+        let Some(index) = replaced.move_to_fresh(place, offset, length, self.length) else {
+            replaced.unshared = 0;
+            return None;
+        };
+        replaced.note(pages_of(offset, length), index);
+        replaced.fresh.get(usize::from(index) - 1)?.as_ref().map(|fresh| fresh.number)
     }
 }
 
@@ -183,6 +199,25 @@ impl Replaced {
         };
         // Below FRESH_MAX.
         Some((at as u8 + 1, Arc::clone(&self.fresh[at].as_ref()?.memfd)))
+    }
+
+    /// Moves a range to a fresh memfd; its number in the table, to be noted.
+    fn move_to_fresh(
+        &mut self,
+        place: NonNull<u8>,
+        offset: usize,
+        length: usize,
+        region_length: usize,
+    ) -> Option<u8> {
+        let (index, memfd) = self.fresh_for(region_length)?;
+        // A page that can't be had would be SIGBUS at the first touch: it has to be there before.
+        let (at, bytes) = (offset as u64, length as u64);
+        rustix::fs::fallocate(&*memfd, FallocateFlags::empty(), at, bytes).ok()?;
+        let pages = map(length, libc::MAP_SHARED, Some((memfd.as_fd(), offset))).ok()?;
+        // SAFETY: it was just mapped by us; a child process has no business with a peer's memory.
+        unsafe { libc::madvise(pages.as_ptr().cast(), length, libc::MADV_DONTFORK) };
+        move_to(pages, place, length).ok()?;
+        Some(index)
     }
 
     /// These pages lie there now.

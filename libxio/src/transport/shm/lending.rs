@@ -131,7 +131,7 @@ impl Lender {
         asks: &mut bool,
     ) -> Option<PlacedPiece> {
         let (region, offset) = buffer.place_in_region()?;
-        let memfd = region.memfd_number(offset, buffer.len())?;
+        let memfd = region.memfd_number_for_lending(offset, buffer.len())?;
         let number = match self.known.binary_search_by_key(&memfd, |known| known.memfd) {
             Ok(at) => self.known[at].number,
             Err(at) => self.hand_over(at, region, memfd, socket, peer, asks)?,
