@@ -147,11 +147,13 @@ fn files_are_read_written_and_synced_on_the_ring() {
         for part in ["gathered ", "from ", "", "pieces"] {
             pieces.push(Buffer::from_vec(part.as_bytes().to_vec())).unwrap();
         }
-        let op = context.submit(FileOp::Write { fd, offset: 3, data: pieces }, 1).unwrap();
+        let op = context.submit(FileOp::Write { fd, offset: 3, data: pieces, durable: false }, 1).unwrap();
         let done = completion(context);
         assert_eq!((done.id, done.token, done.result), (op, 1, Ok(20)));
         assert_eq!(done.data.to_vec(), b"gathered from pieces", "the memory comes back");
-        context.submit(FileOp::Write { fd, offset: 0, data: b"abc".to_vec().into() }, 2).unwrap();
+        context
+            .submit(FileOp::Write { fd, offset: 0, data: b"abc".to_vec().into(), durable: false }, 2)
+            .unwrap();
         assert_eq!(completion(context).result, Ok(3));
         context.submit(FileOp::Sync { fd, data_only: true }, 3).unwrap();
         assert_eq!(completion(context).result, Ok(0));
@@ -182,7 +184,7 @@ fn many_more_operations_than_the_ring_has_entries() {
     let fd = file.as_raw_fd();
     for token in 0..1000_u64 {
         let data = token.to_le_bytes().to_vec().into();
-        context.submit(FileOp::Write { fd, offset: token * 8, data }, token).unwrap();
+        context.submit(FileOp::Write { fd, offset: token * 8, data, durable: false }, token).unwrap();
     }
     let mut seen = vec![false; 1000];
     for _ in 0..1000 {
@@ -219,7 +221,7 @@ fn pool_memory_is_aligned_for_direct_io() {
     for length in [4096, 8192, 65_536, 1 << 20] {
         let mut list = context.pool().take_list(length).unwrap();
         list.scatter(0, &vec![length as u8 | 1; length]);
-        context.submit(FileOp::Write { fd, offset: 0, data: list }, 0).unwrap();
+        context.submit(FileOp::Write { fd, offset: 0, data: list, durable: false }, 0).unwrap();
         assert_eq!(completion(&mut context).result, Ok(length as u32));
         let buffer = context.pool().take(length).unwrap();
         context.submit(FileOp::Read { fd, offset: 0, buffer }, 0).unwrap();

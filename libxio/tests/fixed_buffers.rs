@@ -53,7 +53,7 @@ fn round(pair: &mut Pair, connection: Connection, region: &Region, file: &File, 
     assert_eq!(read.result, Ok(LENGTH as u32));
     let data = request.take_data();
     let offset = 10 << 20;
-    pair.server.submit_direct(FileOp::Write { fd, offset, data }, 2).unwrap();
+    pair.server.submit_direct(FileOp::Write { fd, offset, data, durable: false }, 2).unwrap();
     assert_eq!(completed(pair).result, Ok(LENGTH as u32));
     let response = OutgoingResponse { header: b"", data: read.data };
     pair.server.respond(request, response).unwrap();

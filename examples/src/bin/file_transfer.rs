@@ -80,7 +80,7 @@ fn serve(uri: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
                 let Ok(offset) = request.header().try_into().map(u64::from_le_bytes) else { return Ok(()) };
                 next += 1;
                 let data = request.take_data();
-                context.submit(FileOp::Write { fd: file.as_raw_fd(), offset, data }, next)?;
+                context.submit(FileOp::Write { fd: file.as_raw_fd(), offset, data, durable: false }, next)?;
                 writing.insert(next, request);
                 Ok(())
             }

@@ -400,6 +400,9 @@ pub enum FileOp {
         offset: u64,
         /// What to write.
         data: Sgl,
+        /// Ends only when the data, and what is needed to read it back, is on stable storage: `RWF_DSYNC` of
+        /// `pwritev2(2)`. Where that is not known the operation ends with `EOPNOTSUPP`.
+        durable: bool,
     },
     /// `fsync(2)` or `fdatasync(2)`.
     Sync {

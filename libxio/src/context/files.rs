@@ -4,7 +4,7 @@ use super::Context;
 use super::event::{Completion, Event, FileOp, Interest};
 use super::handles::{FdId, OpId, TimerId};
 use crate::mem::RawEntries;
-use crate::reactor::{Key, Ticket, TicketKind};
+use crate::reactor::{Key, Ticket, TicketKind, WritePlace};
 use crate::{Error, Result, Sgl};
 use std::os::fd::RawFd;
 use std::thread::{self, ThreadId};
@@ -91,10 +91,14 @@ impl Context {
         let fixed = pending.fixed;
         match pending.kind {
             Kind::Read { fd, offset } => ring.read(fd, &pending.data, offset, fixed, ticket),
-            Kind::Write { fd, offset } if pending.entries.is_empty() => {
-                ring.write(fd, &pending.data, offset, fixed, ticket)
+            Kind::Write { fd, offset, durable } => {
+                let to = WritePlace { fd, offset, durable };
+                if pending.entries.is_empty() {
+                    ring.write(to, &pending.data, fixed, ticket);
+                } else {
+                    ring.write_vectored(to, &pending.entries, ticket);
+                }
             }
-            Kind::Write { fd, offset } => ring.write_vectored(fd, &pending.entries, offset, ticket),
             Kind::Sync { fd, data_only } => ring.sync(fd, data_only, ticket),
             Kind::Allocate { fd, mode, offset, length } => ring.allocate(fd, mode, offset, length, ticket),
         }
@@ -239,7 +243,7 @@ impl Context {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Read { fd: RawFd, offset: u64 },
-    Write { fd: RawFd, offset: u64 },
+    Write { fd: RawFd, offset: u64, durable: bool },
     Sync { fd: RawFd, data_only: bool },
     Allocate { fd: RawFd, mode: i32, offset: u64, length: u64 },
 }
@@ -247,7 +251,7 @@ enum Kind {
 fn split_op(op: FileOp) -> (Sgl, Kind) {
     match op {
         FileOp::Read { fd, offset, buffer } => (Sgl::from(buffer), Kind::Read { fd, offset }),
-        FileOp::Write { fd, offset, data } => (data, Kind::Write { fd, offset }),
+        FileOp::Write { fd, offset, data, durable } => (data, Kind::Write { fd, offset, durable }),
         FileOp::Sync { fd, data_only } => (Sgl::new(), Kind::Sync { fd, data_only }),
         FileOp::Allocate { fd, mode, offset, length } => {
             (Sgl::new(), Kind::Allocate { fd, mode, offset, length })

@@ -7,7 +7,7 @@ mod spin;
 mod timers;
 mod wake;
 
-pub(crate) use ring::{Ring, STAMP_MASK, Ticket, TicketKind};
+pub(crate) use ring::{Ring, STAMP_MASK, Ticket, TicketKind, WritePlace};
 pub(crate) use slab::{Key, Slab};
 pub(crate) use spin::SpinBudget;
 pub(crate) use timers::Timers;

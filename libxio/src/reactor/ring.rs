@@ -58,6 +58,21 @@ impl Ticket {
     }
 }
 
+/// Where a write goes, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WritePlace {
+    pub fd: RawFd,
+    pub offset: u64,
+    /// With RWF_DSYNC.
+    pub durable: bool,
+}
+
+impl WritePlace {
+    fn flags(self) -> i32 {
+        if self.durable { libc::RWF_DSYNC } else { 0 }
+    }
+}
+
 /// A submission and completion ring.
 pub(crate) struct Ring {
     ring: IoUring,
@@ -176,20 +191,23 @@ impl Ring {
     }
 
     /// Writes the one piece of `from`, which the caller keeps until the completion; `fixed` as in [`Ring::read`].
-    pub(crate) fn write(&mut self, fd: RawFd, from: &Sgl, offset: u64, fixed: Option<u16>, ticket: Ticket) {
+    pub(crate) fn write(&mut self, to: WritePlace, from: &Sgl, fixed: Option<u16>, ticket: Ticket) {
         let (pointer, length) = first_piece(from);
-        let fd = types::Fd(fd);
+        let (fd, flags) = (types::Fd(to.fd), to.flags());
         let entry = match fixed {
-            Some(place) => opcode::WriteFixed::new(fd, pointer, length, place).offset(offset).build(),
-            None => opcode::Write::new(fd, pointer, length).offset(offset).build(),
+            Some(place) => {
+                opcode::WriteFixed::new(fd, pointer, length, place).offset(to.offset).rw_flags(flags).build()
+            }
+            None => opcode::Write::new(fd, pointer, length).offset(to.offset).rw_flags(flags).build(),
         };
         self.push(entry, ticket);
     }
 
     /// Writes several pieces; the entries and what they name stay until the completion.
-    pub(crate) fn write_vectored(&mut self, fd: RawFd, entries: &RawEntries, offset: u64, ticket: Ticket) {
+    pub(crate) fn write_vectored(&mut self, to: WritePlace, entries: &RawEntries, ticket: Ticket) {
         let (pointer, count) = entries.raw();
-        self.push(opcode::Writev::new(types::Fd(fd), pointer, count).offset(offset).build(), ticket);
+        let entry = opcode::Writev::new(types::Fd(to.fd), pointer, count);
+        self.push(entry.offset(to.offset).rw_flags(to.flags()).build(), ticket);
     }
 
     pub(crate) fn sync(&mut self, fd: RawFd, data_only: bool, ticket: Ticket) {

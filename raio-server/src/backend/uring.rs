@@ -30,6 +30,9 @@ const SMALL_ALIGNMENT: usize = 512;
 /// f_type of tmpfs and ramfs (statfs(2)): there is no device to wait for, and no RWF_NOWAIT.
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// Of file systems that are known to keep RWF_DSYNC's promise: ext2 to ext4, XFS, btrfs, F2FS. Others may ignore it (FUSE did).
+const DSYNC_FILE_SYSTEMS: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
+
 /// A directory and everything beneath it.
 #[derive(Debug)]
 pub struct DirectoryBackend {
@@ -250,6 +253,8 @@ struct UringFile {
     /// `RWF_NOWAIT` was not refused yet, for reads and for writes.
     read_now: AtomicBool,
     write_now: AtomicBool,
+    /// A durable write is one operation (RWF_DSYNC) rather than a write and fdatasync; never true again once it is false.
+    dsync: AtomicBool,
 }
 
 impl UringFile {
@@ -278,6 +283,7 @@ impl UringFile {
             _ => 1,
         };
         let now = direct != Direct::Never;
+        let dsync = found.kind() == FileKind::BlockDevice || DSYNC_FILE_SYSTEMS.contains(&file_system);
         Ok(UringFile {
             fd,
             flags,
@@ -285,6 +291,7 @@ impl UringFile {
             alignment,
             read_now: AtomicBool::new(now),
             write_now: AtomicBool::new(now),
+            dsync: AtomicBool::new(dsync),
         })
     }
 
@@ -344,6 +351,10 @@ impl UringFile {
     }
 
     fn write(&self, command: &mut Command, offset: u64, data: Sgl) -> Step {
+        let durable = matches!(command, Command::Write { durable: true, .. }) && !data.is_empty();
+        if durable && self.dsync.load(Ordering::Relaxed) {
+            return Step::Ring(FileOp::Write { fd: self.fd.as_raw_fd(), offset, data, durable });
+        }
         if self.write_now.load(Ordering::Relaxed) {
             match data.write_file(0, self.fd.as_fd(), offset, self.direct == Direct::Cached) {
                 Ok(count) if count == data.len() => return self.written(command, data.len()),
@@ -358,7 +369,16 @@ impl UringFile {
                 },
             }
         }
-        Step::Ring(FileOp::Write { fd: self.fd.as_raw_fd(), offset, data })
+        Step::Ring(FileOp::Write { fd: self.fd.as_raw_fd(), offset, data, durable: false })
+    }
+
+    /// The ring has taken all bytes of a write command. What was begun with RWF_DSYNC is durable; if that was refused to
+    /// another write meanwhile, this one is made so twice.
+    fn written_by_ring(&self, command: &mut Command, bytes: usize) -> Step {
+        if bytes > 0 && self.dsync.load(Ordering::Relaxed) {
+            return Step::Ended(Ok(Done::Moved(bytes as u32)));
+        }
+        self.written(command, bytes)
     }
 
     /// So many bytes of a write command were taken.
@@ -458,6 +478,11 @@ impl OpenFile for UringFile {
         let again = matches!(result, Err(libc::EAGAIN | libc::EINTR));
         match (*command, result) {
             _ if again => Step::Block(data, 0),
+            (Command::Write { durable: true, .. }, Err(libc::EOPNOTSUPP)) => {
+                // The flag is not known; what else may be wrong shows again.
+                self.dsync.store(false, Ordering::Relaxed);
+                Step::Block(data, 0)
+            }
             (_, Err(errno)) => Step::Ended(Err(errno)),
             (Command::Read { .. }, Ok(count)) if count as usize == data.len() || count == 0 => {
                 let mut list = data;
@@ -466,7 +491,7 @@ impl OpenFile for UringFile {
             }
             (Command::Read { .. }, Ok(count)) => Step::Block(data, count as usize),
             (Command::Write { .. }, Ok(count)) if count as usize == data.len() => {
-                self.written(command, data.len())
+                self.written_by_ring(command, data.len())
             }
             (Command::Write { .. }, Ok(count)) => Step::Block(data, count as usize),
             (Command::Settle { written }, Ok(_)) => Step::Ended(Ok(Done::Moved(written))),
@@ -501,3 +526,6 @@ impl OpenFile for UringFile {
         Ok(Done::Moved(0))
     }
 }
+
+#[cfg(test)]
+mod tests;
