@@ -193,16 +193,12 @@ impl ShmSocket {
             };
             self.take(message, memfd)?;
         }
-        match &mut self.state {
-            State::Client { rings, lender, .. } => {
-                if lender.looks(self.hold.socket()) {
-                    rings.give_notice();
-                }
-            }
-            State::Server { .. } => self.tell_room()?,
-            _ => {}
+        if let State::Client { rings, lender, .. } = &mut self.state
+            && lender.looks(self.hold.socket())
+        {
+            rings.give_notice();
         }
-        Ok(())
+        self.tell_room()
     }
 
     fn take(&mut self, message: Message, memfd: Option<OwnedFd>) -> io::Result<()> {
