@@ -34,12 +34,10 @@ fn file(dsync: bool) -> (tempfile::NamedTempFile, UringFile) {
 fn run(context: &mut Context, step: Step) -> Completion {
     let Step::Ring(op) = step else { panic!("not for the ring: {step:?}") };
     context.submit(op, 0).unwrap();
-    loop {
-        context.wait(Some(Duration::from_secs(20))).unwrap();
-        match context.next_event() {
-            Some(Event::Completed(completion)) => return completion,
-            other => panic!("{other:?}"),
-        }
+    context.wait(Some(Duration::from_secs(20))).unwrap();
+    match context.next_event() {
+        Some(Event::Completed(completion)) => completion,
+        other => panic!("{other:?}"),
     }
 }
 
