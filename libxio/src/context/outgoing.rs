@@ -3,13 +3,10 @@
 use super::connection::ConnectionState;
 use super::event::Landing;
 use super::handles::RequestId;
-use crate::transport::{Lent, Link, OutgoingFrame, SentFrame};
+use crate::transport::{COPIED_BYTES_MAX, Lent, Link, OutgoingFrame, SentFrame};
 use crate::wire::{ExtensionBytes, FrameFlags, FrameHead, FrameKind};
 use crate::{Error, HeaderBytes, Pool, Sgl};
 use std::time::Instant;
-
-/// Data of so many bytes is cheaper copied than found in place.
-const COPIED_BYTES_MAX: usize = 512;
 
 /// A request of this side (or a one-sided operation) that has no answer yet.
 #[derive(Debug)]

@@ -33,7 +33,8 @@ macro_rules! counters {
                 &self.request_latency
             }
 
-            /// Times from a peer's request to its answer by this side's application.
+            /// Times from a peer's request to its answer by this side's application; the resolution is a turn of the loop, and
+            /// what is answered in the turn in which it came counts as nothing.
             #[must_use]
             pub fn service_time(&self) -> &Histogram {
                 &self.service_time

@@ -165,7 +165,10 @@ impl Context {
         self.take_completions();
         self.accept_ready();
         self.receive_hot();
-        self.look_at_clock();
+        // Who has events goes on with them at once, by the clock of the last look: one is 20 to 50 ns.
+        if self.events.is_empty() {
+            self.look_at_clock();
+        }
         self.expire();
         self.flush_dirty();
         if let Some(ring) = &mut self.ring

@@ -153,6 +153,17 @@ impl Buffer {
         });
     }
 
+    /// Copies `length` bytes from `offset` to raw memory.
+    ///
+    /// # Safety
+    /// The range is inside the buffer, and `target` valid for writes of it.
+    #[inline]
+    pub(crate) unsafe fn copy_to_raw(&self, offset: usize, target: *mut u8, length: usize) {
+        debug_assert!(offset + length <= self.length);
+        // SAFETY: promised by the caller; the range is inside the buffer.
+        self.touch(|| unsafe { std::ptr::copy(self.pointer.as_ptr().add(offset), target, length) });
+    }
+
     /// Copies `source` into the buffer at `offset`.
     ///
     /// # Panics

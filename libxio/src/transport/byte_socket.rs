@@ -1,9 +1,9 @@
 //! What a transport that is an ordered stream of bytes has to bring: [`Stream`](super::Stream) makes frames of it.
 
 use super::Armed;
-use crate::Buffer;
 use crate::mem::IoVec;
 use crate::wire::{PlacedPiece, Violation};
+use crate::{Buffer, Sgl};
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
@@ -16,6 +16,20 @@ pub trait ByteSocket: Send + Debug {
     /// # Errors
     /// The stream is broken.
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
+    /// Lays out bytes where [`ByteSocket::publish`] hands them to the peer, behind what was laid out before: `parts` in
+    /// order, then `data`. False, and nothing is laid out, where that can't be done with all of them: they go with
+    /// [`ByteSocket::send`] then, which sends what was laid out before them too.
+    fn lay_out(&mut self, parts: [&[u8]; 3], data: &Sgl) -> bool {
+        let _ = (parts, data);
+        false
+    }
+    /// Hands over what was laid out.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    fn publish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Receives into the pieces in order; `WouldBlock` where there is nothing, 0 at the end.
     ///
     /// # Errors

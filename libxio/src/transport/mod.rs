@@ -40,6 +40,9 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+/// Data of so many bytes is cheaper copied through a ring than found in place, in other lines of the cache.
+pub(crate) const COPIED_BYTES_MAX: usize = 512;
+
 /// Why a build without the feature can't use RDMA.
 #[cfg(not(feature = "rdma"))]
 pub(crate) fn no_rdma() -> crate::Error {

@@ -9,7 +9,8 @@ mod in_place;
 mod whole;
 
 use super::{
-    Armed, ByteSocket, Flushed, Lent, Link, LinkError, OutgoingFrame, Place, Received, SentFrame, Sink,
+    Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, OutgoingFrame, Place, Received,
+    SentFrame, Sink,
 };
 use crate::HeaderBytes;
 use crate::mem::{IoVec, Sgl};
@@ -29,6 +30,9 @@ const SEND_BYTES_MAX: usize = 2 << 20;
 /// Frames that are sent without waiting for the end of the turn, where a send costs little: fewer cost more for each,
 /// with more the peer waits where no more than these are in flight.
 const EARLY_FRAMES: usize = 4;
+/// Frames with at most so much data are laid out in a socket that can do that: more is better copied while the peer takes
+/// what comes before it.
+const LAID_OUT_DATA_MAX: usize = 4 << 10;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
@@ -56,6 +60,9 @@ pub struct Stream<S> {
     queue: VecDeque<Queued>,
     /// Bytes of `queue` not yet sent.
     unsent: usize,
+    /// Frames that the socket has laid out and not handed over, before all that are queued; and their bytes.
+    laid_out: Vec<(SentFrame, Sgl)>,
+    laid_out_bytes: usize,
     state: Receiving,
     /// Received and not parsed: part of a head and header, or what came behind data that found no memory.
     stash: Vec<u8>,
@@ -107,6 +114,8 @@ impl<S: ByteSocket> Stream<S> {
             staging_sent: 0,
             queue: VecDeque::new(),
             unsent: 0,
+            laid_out: Vec::new(),
+            laid_out_bytes: 0,
             state: Receiving::Head,
             stash: Vec::new(),
             paused: false,
@@ -338,6 +347,19 @@ impl<S: ByteSocket> Link for Stream<S> {
                 head.data_crc = frame.data.crc32c();
             }
         }
+        if self.queue.is_empty()
+            && !crc
+            && head.data_padding == 0
+            && frame.data.len() <= LAID_OUT_DATA_MAX
+            && self.socket.lay_out([&head.encode(&[], false), extension, header], &frame.data)
+        {
+            self.laid_out_bytes += FRAME_HEAD_BYTES + extension.len() + header.len() + frame.data.len();
+            if self.laid_out.len() == self.laid_out.capacity() {
+                self.laid_out.reserve(QUEUE_STEP);
+            }
+            self.laid_out.push((SentFrame::from(&*head), frame.data));
+            return;
+        }
         let start = self.staging.len();
         let needed = FRAME_HEAD_BYTES + extension.len() + header.len() + usize::from(head.data_padding);
         if self.staging.capacity() - start < needed {
@@ -370,8 +392,18 @@ impl<S: ByteSocket> Link for Stream<S> {
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
-        if self.queue.is_empty() || self.fenced {
+        if self.fenced {
             return Ok(Flushed { bytes: 0, blocked: false });
+        }
+        let laid_out = std::mem::take(&mut self.laid_out_bytes);
+        if laid_out > 0 {
+            self.socket.publish().map_err(|cause| link_error(&cause))?;
+            for (name, data) in self.laid_out.drain(..) {
+                sink.frame_sent(name, data);
+            }
+        }
+        if self.queue.is_empty() {
+            return Ok(Flushed { bytes: laid_out, blocked: false });
         }
         let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
         let mut offered = 0;
@@ -404,11 +436,11 @@ impl<S: ByteSocket> Link for Stream<S> {
             Ok(sent) => {
                 drop(pieces);
                 self.advance_sent(sent, sink);
-                Ok(Flushed { bytes: sent, blocked: sent < offered })
+                Ok(Flushed { bytes: laid_out + sent, blocked: sent < offered })
             }
             Err(cause) => match cause.kind() {
-                io::ErrorKind::WouldBlock => Ok(Flushed { bytes: 0, blocked: true }),
-                io::ErrorKind::Interrupted => Ok(Flushed { bytes: 0, blocked: false }),
+                io::ErrorKind::WouldBlock => Ok(Flushed { bytes: laid_out, blocked: true }),
+                io::ErrorKind::Interrupted => Ok(Flushed { bytes: laid_out, blocked: false }),
                 _ => Err(link_error(&cause)),
             },
         }
@@ -480,7 +512,7 @@ impl<S: ByteSocket> Link for Stream<S> {
     }
 
     fn is_flushed_early(&self) -> bool {
-        self.queue.len() >= EARLY_FRAMES && self.socket.sends_early()
+        self.unsent_frames() >= EARLY_FRAMES && self.socket.sends_early()
     }
 
     fn has_arrived(&self) -> Option<bool> {
@@ -509,7 +541,7 @@ impl<S: ByteSocket> Link for Stream<S> {
 
     fn lend(&mut self, data: &Sgl, landing: Option<&Sgl>) -> Lent {
         let mut writer = ExtensionWriter::new();
-        let lent_data = !data.is_empty()
+        let lent_data = data.len() > COPIED_BYTES_MAX
             && data
                 .pieces()
                 .iter()
@@ -518,7 +550,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             writer.clear();
         }
         let lent_landing = landing.is_some_and(|landing| {
-            !landing.is_empty()
+            landing.len() > COPIED_BYTES_MAX
                 && landing
                     .pieces()
                     .iter()
@@ -535,11 +567,11 @@ impl<S: ByteSocket> Link for Stream<S> {
     }
 
     fn unsent_bytes(&self) -> usize {
-        self.unsent
+        self.unsent + self.laid_out_bytes
     }
 
     fn unsent_frames(&self) -> usize {
-        self.queue.len()
+        self.laid_out.len() + self.queue.len()
     }
 
     fn stop_receiving(&mut self) {
@@ -566,6 +598,8 @@ impl<S: ByteSocket> Link for Stream<S> {
             self.queue.clear();
             self.staging = Vec::new();
             self.unsent = 0;
+            self.laid_out.clear();
+            self.laid_out_bytes = 0;
             self.stash = Vec::new();
             self.state = Receiving::Head;
             self.paused = false;

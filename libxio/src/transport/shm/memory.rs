@@ -3,6 +3,7 @@
 use super::ring::{
     Consumer, Producer, arm, disarm, is_awake, must_ring_for_data, must_ring_for_room, waits_for_room,
 };
+use crate::Sgl;
 use crate::mem::{Amount, IoVec, PAGE_BYTES, PeerHold, PeerMemory};
 use crate::wire::Violation;
 use std::io;
@@ -164,27 +165,89 @@ impl Rings {
             let mut done = 0;
             for piece in pieces {
                 let length = piece.len().min(room - done);
-                let at = (producer.offset() + done) & (places.out_capacity - 1);
-                let first = length.min(places.out_capacity - at);
-                // SAFETY: the ring's bytes lie inside the memory, `at + first` and the rest from its start inside the
-                // ring; the piece is valid for `length` bytes. The peer may read or write there, which hurts nobody:
-                // the bytes are raw.
-                unsafe {
-                    let ring = memory.as_ptr().add(places.out_bytes);
-                    piece.copy_to_raw(0, ring.add(at), first);
-                    piece.copy_to_raw(first, ring, length - first);
-                }
+                // SAFETY: there is room, and the piece is at least as long.
+                Self::put(memory, places, producer.offset() + done, length, |start, target, length| unsafe {
+                    piece.copy_to_raw(start, target, length);
+                });
                 done += length;
                 if done == room {
                     break;
                 }
             }
-            if done == 0 {
-                return Ok(Moved { bytes: 0, ring: false });
-            }
-            producer.publish(done as u64, Self::word(memory, places.out_head));
-            Ok(Moved { bytes: done, ring: must_ring_for_data(Self::word(memory, places.peer_asleep)) })
+            producer.lay_out(done as u64);
+            Ok(Moved { bytes: done, ring: Self::hand_over(memory, producer, places) })
         })
+    }
+
+    /// Copies bytes into the outgoing ring without telling the peer; false where there is no room for all of them.
+    pub(super) fn lay_out(&mut self, parts: [&[u8]; 3], data: &Sgl) -> Result<bool, Violation> {
+        let Rings { memory, producer, places, .. } = self;
+        let memory = &**memory;
+        let length = parts.iter().map(|part| part.len()).sum::<usize>() + data.len();
+        Self::touch(memory, || {
+            if producer.room(Self::word(memory, places.out_tail))? < length as u64 {
+                return Ok(false);
+            }
+            let mut at = producer.offset();
+            for part in parts {
+                // SAFETY: there is room, and the part is as long as it says.
+                Self::put(memory, places, at, part.len(), |start, target, length| unsafe {
+                    std::ptr::copy_nonoverlapping(part.as_ptr().add(start), target, length);
+                });
+                at += part.len();
+            }
+            for piece in data.pieces() {
+                // SAFETY: as above.
+                Self::put(memory, places, at, piece.len(), |start, target, length| unsafe {
+                    piece.copy_to_raw(start, target, length);
+                });
+                at += piece.len();
+            }
+            producer.lay_out(length as u64);
+            Ok(true)
+        })
+    }
+
+    /// Tells the peer of what was laid out; true if it has to be rung.
+    pub(super) fn publish(&mut self) -> Result<bool, Violation> {
+        let Rings { memory, producer, places, .. } = self;
+        let memory = &**memory;
+        Self::touch(memory, || Ok(Self::hand_over(memory, producer, places)))
+    }
+
+    /// Publishes what was laid out, if anything was; true if the peer has to be rung. Only within a touch.
+    fn hand_over(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> bool {
+        if !producer.holds_back() {
+            return false;
+        }
+        producer.publish(Self::word(memory, places.out_head));
+        must_ring_for_data(Self::word(memory, places.peer_asleep))
+    }
+
+    /// Has `length` bytes copied into the outgoing ring from a position on, and around its end: `copy` is told from where
+    /// in the source, to which place, and how many. Not more than the ring holds, and only within a touch.
+    #[inline]
+    fn put(
+        memory: &PeerMemory,
+        places: &Places,
+        position: usize,
+        length: usize,
+        copy: impl Fn(usize, *mut u8, usize),
+    ) {
+        let at = position & (places.out_capacity - 1);
+        let first = length.min(places.out_capacity - at);
+        // SAFETY: the ring's bytes lie inside the memory, `at + first` and the rest from its start inside the ring. The
+        // peer may read or write there, which hurts nobody: the bytes are raw.
+        let (target, start) = unsafe {
+            let ring = memory.as_ptr().add(places.out_bytes);
+            (ring.add(at), ring)
+        };
+        if first > 0 {
+            copy(0, target, first);
+        }
+        if length > first {
+            copy(first, start, length - first);
+        }
     }
 
     /// Copies what is in the incoming ring to the pieces, as much as they hold; 0 bytes when it is empty.
@@ -351,6 +414,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_laid_out_comes_whole_and_only_when_published() {
+        let (_region, mut client, mut server) = pair();
+        let data = |byte: u8, length: usize| Sgl::from(crate::Buffer::from_vec(vec![byte; length]));
+        let none = Sgl::new();
+        for round in 0..100_u8 {
+            let long = data(round, 1000);
+            assert!(client.lay_out([b"head", b"", b"header"], &long).unwrap());
+            assert!(client.lay_out([b"next", b"", b""], &none).unwrap());
+            assert!(!server.has_arrived() && take(&mut server, 8000).is_empty());
+            // Sent behind what was laid out, and with it.
+            if round % 2 == 0 {
+                assert_eq!(client.write(&[IoVec::from_slice(b"sent")]).unwrap().bytes, 4);
+            } else {
+                client.publish().unwrap();
+            }
+            let expected = [&b"headheader"[..], &[round; 1000], b"next"].concat();
+            let came = take(&mut server, 8000);
+            assert_eq!(came[..expected.len()], expected);
+            assert_eq!(&came[expected.len()..], if round % 2 == 0 { &b"sent"[..] } else { b"" });
+            assert!(!client.publish().unwrap(), "nothing is left to tell");
+        }
+        assert!(client.lay_out([b"", b"", b""], &data(1, 4096)).unwrap());
+        assert!(!client.lay_out([b"x", b"", b""], &none).unwrap(), "there is no room for it");
+        client.publish().unwrap();
+        assert_eq!(take(&mut server, 8000), [1; 4096]);
+        assert!(client.lay_out([b"x", b"", b""], &none).unwrap());
+    }
+
+    #[test]
     fn a_full_ring_takes_no_more_and_rings_when_it_has_room() {
         let (_region, mut client, mut server) = pair();
         let bytes = vec![1; 5000];
@@ -376,8 +468,8 @@ mod tests {
         let mut client = Rings::map(memfd.as_fd(), capacity, 4096, End::Client, hold()).unwrap();
         let mut server = Rings::map(memfd.as_fd(), capacity, 4096, End::Server, hold()).unwrap();
         let room = |client: &Rings| {
-            let tail = Rings::word(&client.memory, client.places.out_tail);
-            client.producer.room(tail).unwrap() as usize
+            let Rings { memory, producer, places, .. } = client;
+            producer.room(Rings::word(memory, places.out_tail)).unwrap() as usize
         };
         let message = vec![1; bytes];
         for _ in 0..2000 {

@@ -40,8 +40,10 @@ impl Word for AtomicU64 {
 /// The writing end of a ring.
 #[derive(Debug)]
 pub(super) struct Producer {
-    /// Bytes written so far: what the shared head says, unless the peer has scribbled on it.
+    /// Bytes published so far: what the shared head says, unless the peer has scribbled on it.
     head: u64,
+    /// Bytes laid out behind the head and not published yet.
+    laid_out: u64,
     /// Bytes that the ring holds: a power of two.
     capacity: u64,
 }
@@ -49,23 +51,39 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn new(capacity: u64) -> Producer {
         debug_assert!(capacity.is_power_of_two());
-        Producer { head: 0, capacity }
+        Producer { head: 0, laid_out: 0, capacity }
     }
 
     /// Bytes that can be written now.
     pub(super) fn room(&self, tail: &impl Word) -> Result<u64, Violation> {
-        let filled = checked_filled(self.head, tail.load(Ordering::Acquire), self.capacity)?;
+        let filled = checked_filled(self.end(), tail.load(Ordering::Acquire), self.capacity)?;
         Ok(self.capacity - filled)
+    }
+
+    /// Where what was written ends.
+    fn end(&self) -> u64 {
+        self.head.wrapping_add(self.laid_out)
     }
 
     /// Where the next byte goes.
     pub(super) fn offset(&self) -> usize {
-        (self.head & (self.capacity - 1)) as usize
+        (self.end() & (self.capacity - 1)) as usize
     }
 
-    /// Hands the next `length` bytes to the consumer; they are written, and not more than there was room for.
-    pub(super) fn publish(&mut self, length: u64, head: &impl Word) {
-        self.head = self.head.wrapping_add(length);
+    /// The next `length` bytes are written, and not more than there was room for.
+    pub(super) fn lay_out(&mut self, length: u64) {
+        self.laid_out += length;
+    }
+
+    /// Whether something is written that the consumer does not know of.
+    pub(super) fn holds_back(&self) -> bool {
+        self.laid_out > 0
+    }
+
+    /// Hands what is written to the consumer.
+    pub(super) fn publish(&mut self, head: &impl Word) {
+        self.head = self.end();
+        self.laid_out = 0;
         head.store(self.head, Ordering::Release);
     }
 }
@@ -226,7 +244,8 @@ mod tests {
         }
         // SAFETY: loom fails the test if the consumer may be reading this cell.
         scene.bytes[producer.offset()].with_mut(|byte| unsafe { *byte = value });
-        producer.publish(1, &scene.head);
+        producer.lay_out(1);
+        producer.publish(&scene.head);
         true
     }
 
@@ -338,7 +357,8 @@ mod tests {
         assert_eq!(consumer.filled(&AtomicU64::new(16)), Ok(16));
         let mut producer = Producer::new(16);
         let head = AtomicU64::new(0);
-        producer.publish(20, &head);
+        producer.lay_out(20);
+        producer.publish(&head);
         assert_eq!((producer.offset(), head.load(Ordering::Relaxed)), (4, 20));
     }
 }

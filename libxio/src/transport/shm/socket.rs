@@ -7,7 +7,7 @@ use super::message::{Incoming, Message, receive, send, sends};
 use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
 use crate::transport::{Armed, ByteSocket};
 use crate::wire::{PlacedPiece, Violation};
-use crate::{Buffer, Error, Region, Result};
+use crate::{Buffer, Error, Region, Result, Sgl};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
@@ -331,6 +331,20 @@ impl ByteSocket for ShmSocket {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(bytes)
+    }
+
+    fn lay_out(&mut self, parts: [&[u8]; 3], data: &Sgl) -> bool {
+        // What is wrong shows at the next send, publish or receive.
+        self.rings().is_some_and(|rings| rings.lay_out(parts, data).unwrap_or(false))
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        self.settle()?;
+        let Some(rings) = self.rings() else { return Ok(()) };
+        if rings.publish().map_err(io::Error::other)? {
+            self.ring()?;
+        }
+        Ok(())
     }
 
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
