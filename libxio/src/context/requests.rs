@@ -369,6 +369,19 @@ impl Context {
         Ok(self.connection_state(connection)?.requester.free_slots())
     }
 
+    /// Whether the memory that the answer to an outstanding request lands in is there already: it was named with the
+    /// request, or was taken from the pool when the request was sent, since the peer writes to it. Otherwise it is taken
+    /// from the pool when the answer comes, or there is none.
+    #[inline]
+    #[must_use]
+    pub fn has_landing(&mut self, connection: Connection, id: RequestId) -> bool {
+        let state = connection.key(self.number).and_then(|key| self.connections.get_mut(key));
+        let outstanding = state
+            .filter(|state| state.requester.is_current(id.slot, id.sequence))
+            .and_then(|state| state.requester.get_mut(id.slot));
+        outstanding.is_some_and(|outstanding| matches!(outstanding.landing, Landing::Place(_)))
+    }
+
     /// What flows over a connection, and what holds it up.
     ///
     /// # Errors

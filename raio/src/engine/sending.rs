@@ -119,12 +119,11 @@ impl Engine {
         let index = self.pending.insert(pending);
         let idempotent = op.is_idempotent();
         let request = OutgoingRequest { header, data, landing, token: index as u64, idempotent };
-        let before = self.context.pool().bytes_in_use();
-        let sent = self.context.request(self.connection, request);
-        if let Err(cause) = sent {
-            return self.not_sent(index, promised, owner, cause);
-        }
-        if promised > 0 && self.context.pool().bytes_in_use() > before {
+        let id = match self.context.request(self.connection, request) {
+            Ok(id) => id,
+            Err(cause) => return self.not_sent(index, promised, owner, cause),
+        };
+        if promised > 0 && self.context.has_landing(self.connection, id) {
             // By shared memory the server writes at once: the memory is taken, and no longer only promised.
             self.promised.subtract(promised);
             if let Some(pending) = self.pending.get_mut(index) {
@@ -161,6 +160,54 @@ fn without_noatime(operation: &Operation) -> Option<Box<Operation>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ClientOptions;
+    use crate::proto::{Greeting, Handle};
+    use libxio::{AcceptOptions, Context, ContextOptions, Event, ServerOptions, Uri};
+    use std::time::{Duration, Instant};
+
+    /// Memory that an answer lands in counts once, also when memory of earlier requests is given back by the same call,
+    /// which by shared memory may send what was queued.
+    #[test]
+    fn memory_counts_once_though_a_send_gives_some_back() {
+        const SIZE: usize = 16 << 10;
+        let directory = tempfile::tempdir().unwrap();
+        let uri: Uri = format!("shm://{}", directory.path().join("socket").display()).parse().unwrap();
+        let mut server = Context::new(ContextOptions::default()).unwrap();
+        server.listen(&uri, ServerOptions::default()).unwrap();
+        let uri = format!("shm:///?socket={}", directory.path().join("socket").display()).parse().unwrap();
+        let options = ClientOptions { pool_bytes_max: 4 * SIZE, ..ClientOptions::default() };
+        let mut engine = Engine::begin(&uri, &options).unwrap();
+        let start = Instant::now();
+        // Both never sleep: then what is queued is sent early.
+        while !engine.is_connected() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            engine.poll(Some(Duration::ZERO)).unwrap();
+            server.wait(Some(Duration::ZERO)).unwrap();
+            if let Some(Event::ConnectionRequest(request)) = server.next_event() {
+                let mut accepted = AcceptOptions::new();
+                accepted.private_data =
+                    Greeting::reply(&Greeting::client(), 1 << 20).unwrap().encode().to_vec();
+                server.accept(request, accepted).unwrap();
+            }
+        }
+        for token in 0..3 {
+            // Buffers that share their pages are not lent: what is in them is copied when it is sent.
+            let mut data = Sgl::new();
+            for _ in 0..16 {
+                data.push(engine.pool().take(512).unwrap()).unwrap();
+            }
+            let handle = Handle(1);
+            engine.submit(Operation::Write { handle, offset: 0, data, durable: false }, token).unwrap();
+        }
+        assert_eq!(engine.pool().bytes_in_use(), 3 * 16 * 512);
+        for token in 1..=4 {
+            let (handle, length) = (Handle(1), SIZE as u32);
+            let landing = Landing::Pool(length);
+            engine.submit(Operation::Read { handle, offset: 0, length, landing }, 2 + token).unwrap();
+            assert!(engine.queued.is_empty(), "there is memory for read {token}");
+            assert_eq!(engine.pool().bytes_in_use(), token as usize * SIZE);
+        }
+    }
 
     #[test]
     fn an_open_without_noatime_is_the_same_otherwise() {
