@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, DirectoryBackend, FileBackend, MemoryBackend, NullBackend};
 use crate::export_config::NULL_BYTES;
+use crate::offloop::Group;
 use crate::{Error, ExportConfig, ExportTarget, Result};
 use raio::proto::{ExportInfo, FileKind};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +19,8 @@ pub(crate) struct Export {
     /// Components of the path that clients name.
     components: Vec<Vec<u8>>,
     pub backend: Arc<dyn Backend>,
+    /// Of its calls off the loop.
+    pub calls: Group,
     /// Not listed: it is the server's own.
     hidden: bool,
 }
@@ -46,7 +49,7 @@ impl Export {
             ExportTarget::Path(path) => open_path(config, path)?,
         };
         let components = components(config.path.as_os_str().as_bytes()).map(<[u8]>::to_vec).collect();
-        Ok(Export { config: config.clone(), components, backend, hidden: false })
+        Ok(Export { config: config.clone(), components, backend, calls: Group::new(), hidden: false })
     }
 
     /// Whether writes are refused.
@@ -177,9 +180,12 @@ impl Exports {
         shown.map(describe).collect()
     }
 
-    /// Lets exports that did not change keep what they hold: memory, open directories.
+    /// Lets exports that did not change keep what they hold: memory; and calls that still run count.
     pub(crate) fn keep_from(&mut self, before: &Exports) {
         for export in &mut self.list {
+            if let Some(old) = before.list.iter().find(|old| old.config.path == export.config.path) {
+                export.calls = old.calls;
+            }
             let same = before.list.iter().find(|old| old.config == export.config);
             if let Some(old) = same.filter(|_| matches!(export.config.target, ExportTarget::Memory { .. })) {
                 export.backend = Arc::clone(&old.backend);

@@ -105,8 +105,8 @@ impl Worker {
         }
         if !there {
             self.setup.counters.requests_running.subtract(1);
-            if let Ended::Opened(Ok((file, _))) = ended {
-                self.setup.off_loop.run(move || drop(file));
+            if let (Work::Open { calls, .. }, Ended::Opened(Ok((file, _)))) = (pending.work, ended) {
+                self.setup.off_loop.run(calls, move || drop(file));
             }
             return;
         }
@@ -121,18 +121,20 @@ impl Worker {
     }
 
     fn ended_well(&mut self, id: ClientId, work: &Work, ended: Ended) -> (Answer, Sgl) {
-        let read_only = matches!(work, Work::Open { read_only: true });
         let answer = match ended {
             Ended::Opened(Ok((file, attributes))) => {
+                let &Work::Open { read_only, calls } = work else {
+                    return (Answer::Failed(libc::EIO), Sgl::new());
+                };
                 let attributes = self.limits(attributes, read_only);
                 let Some(client) = self.clients[id].as_mut() else {
                     return (Answer::Failed(libc::EIO), Sgl::new());
                 };
-                let handle = client.insert(Opened { file, read_only });
+                let handle = client.insert(Opened { file, read_only, calls });
                 self.setup.counters.open_files.add(1);
                 Answer::Opened(handle, attributes)
             }
-            Ended::Found(Ok(attributes)) => Answer::Found(self.limits(attributes, read_only)),
+            Ended::Found(Ok(attributes)) => Answer::Found(self.limits(attributes, false)),
             Ended::Listed(Ok(listing)) => {
                 let answer = Answer::Listed { cookie: listing.cookie, more: listing.more };
                 return (answer, Sgl::from(listing.bytes));

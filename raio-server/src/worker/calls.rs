@@ -3,6 +3,7 @@
 use super::Mail;
 use crate::backend::{Backend, Errno, Listing, OpenFile, Outcome};
 use crate::exports::{Exports, Found};
+use crate::offloop::Group;
 use crossbeam_channel::Sender;
 use libxio::ContextHandle;
 use raio::proto::{Attributes, LIST_BYTES_MAX, OpenFlags, Request, Target};
@@ -67,6 +68,8 @@ pub(super) struct Call {
     name: Vec<u8>,
     kind: Kind,
     pub read_only: bool,
+    /// Of the export's calls off the loop.
+    pub calls: Group,
 }
 
 enum Kind {
@@ -120,7 +123,8 @@ impl Call {
             },
             (kind, _) => kind,
         };
-        Ok(Call { backend: Arc::clone(&export.backend), name, kind, read_only: export.read_only() })
+        let (backend, read_only) = (Arc::clone(&export.backend), export.read_only());
+        Ok(Call { backend, name, kind, read_only, calls: export.calls })
     }
 
     /// Whether it opens a file.

@@ -1,6 +1,7 @@
 //! What a worker knows of one connection: its open files, and what it has in flight.
 
 use crate::backend::OpenFile;
+use crate::offloop::Group;
 use libxio::{Connection, Request};
 use raio::proto::Handle;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(super) struct Opened {
     pub file: Arc<dyn OpenFile>,
     /// The export is read-only.
     pub read_only: bool,
+    /// Of the export's calls off the loop.
+    pub calls: Group,
 }
 
 impl Client {

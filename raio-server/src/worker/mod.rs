@@ -19,7 +19,7 @@ use crate::offloop::OffLoop;
 use crate::server::Shared;
 use crate::{Config, Error, Result};
 use calls::{Ended, Postbox};
-use client::Client;
+use client::{Client, Opened};
 use crossbeam_channel::{Receiver, unbounded};
 use fair::{Fair, Lane};
 use job::Item;
@@ -328,11 +328,15 @@ impl Worker {
             }
             reason => tracing::warn!(peer = client.peer, files = client.open, %reason, "connection lost"),
         }
-        let files = client.into_files();
+        let mut files = client.into_files();
         counters.open_files.subtract(files.len() as u64);
-        if !files.is_empty() {
+        while let Some(Opened { calls, .. }) = files.last() {
+            let calls = *calls;
+            let (closed, others): (Vec<_>, Vec<_>) =
+                files.into_iter().partition(|opened| opened.calls == calls);
             // A close may wait (the last one of a large removed file, or over a network).
-            self.setup.off_loop.run(move || drop(files));
+            self.setup.off_loop.run(calls, move || drop(closed));
+            files = others;
         }
     }
 

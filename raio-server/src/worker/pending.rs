@@ -4,6 +4,7 @@
 use super::ClientId;
 use super::client::Opened;
 use crate::backend::Command;
+use crate::offloop::Group;
 use libxio::{Connection, Request};
 
 /// A request in progress.
@@ -21,10 +22,12 @@ pub(super) struct Pending {
 pub(super) enum Work {
     /// A command of an open file.
     File(Opened, Command),
-    /// An open; the export is read-only.
+    /// An open.
     Open {
         /// The export is read-only.
         read_only: bool,
+        /// Of the export's calls off the loop.
+        calls: Group,
     },
     /// Another call off the loop.
     Call,

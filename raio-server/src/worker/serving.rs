@@ -9,6 +9,7 @@ use super::{
     AT_ONCE_BYTES, CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker,
 };
 use crate::backend::{Command, Errno, Memory, Step};
+use crate::offloop::Group;
 use libxio::{Buffer, Completion, Context, Request, Sgl};
 use raio::proto::{self, Handle};
 
@@ -188,7 +189,7 @@ impl Worker {
         step: Step,
     ) {
         let connection = request.connection();
-        let file = std::sync::Arc::clone(&opened.file);
+        let (file, calls) = (std::sync::Arc::clone(&opened.file), opened.calls);
         let pending = Pending { client: id, connection, request, bytes, work: Work::File(opened, command) };
         match step {
             Step::Ring(operation) => {
@@ -209,7 +210,7 @@ impl Worker {
             }
             Step::Block(memory, done) => {
                 let token = self.pending.insert(pending);
-                self.call(id, token, move || Ended::File(file.block(command, memory, done)));
+                self.call(id, calls, token, move || Ended::File(file.block(command, memory, done)));
             }
             // `begin` has asked for all memory that a command needs.
             Step::Memory(_) => self.end_file(pending, Err(libc::ENOMEM)),
@@ -232,12 +233,18 @@ impl Worker {
     }
 
     /// Runs something off the loop for a client.
-    fn call(&mut self, id: ClientId, token: u64, body: impl FnOnce() -> Ended + Send + 'static) {
+    fn call(
+        &mut self,
+        id: ClientId,
+        calls: Group,
+        token: u64,
+        body: impl FnOnce() -> Ended + Send + 'static,
+    ) {
         if let Some(client) = self.clients[id].as_mut() {
             client.off_loop += 1;
         }
         let reply = Reply { postbox: self.postbox.clone(), token, told: false };
-        self.setup.off_loop.run(move || {
+        self.setup.off_loop.run(calls, move || {
             let ended = body();
             reply.tell(ended);
         });
@@ -260,24 +267,24 @@ impl Worker {
             }
             // It has its place from now on.
             client.open += 1;
-            work = Work::Open { read_only: call.read_only };
+            work = Work::Open { read_only: call.read_only, calls: call.calls };
         }
         let connection = request.connection();
         let token = self.pending.insert(Pending { client: served.id, connection, request, bytes: 0, work });
-        self.call(served.id, token, move || call.run());
+        self.call(served.id, call.calls, token, move || call.run());
     }
 
     /// Closes a file; where nothing else uses it, the answer waits for close(2).
     fn close_file(&mut self, served: Served, request: Request, handle: Handle) {
         let opened = self.clients[served.id].as_mut().and_then(|client| client.remove(handle));
-        let Some(Opened { file, .. }) = opened else {
+        let Some(Opened { file, calls, .. }) = opened else {
             return self.fail(served.id, request, libc::EBADF);
         };
         self.setup.counters.open_files.subtract(1);
         let connection = request.connection();
         let pending = Pending { client: served.id, connection, request, bytes: 0, work: Work::Call };
         let token = self.pending.insert(pending);
-        self.call(served.id, token, move || {
+        self.call(served.id, calls, token, move || {
             drop(file);
             Ended::Called(Ok(()))
         });
@@ -286,7 +293,7 @@ impl Worker {
     /// Lets go of a file that was used; if it was closed meanwhile, this is its end, which may wait.
     pub(super) fn retire(&mut self, opened: Opened) {
         if std::sync::Arc::strong_count(&opened.file) == 1 {
-            self.setup.off_loop.run(move || drop(opened));
+            self.setup.off_loop.run(opened.calls, move || drop(opened));
         }
     }
 
