@@ -1,38 +1,20 @@
-//! The links of a context: which are hot (polled every turn), which wait in the ring, which have something to send; and
-//! what happens when one dies.
+//! The links of a context: what they bring and take, and what happens when one dies. Which of them are looked at is in
+//! `attention`.
 
 use super::Context;
 use super::connection::{ConnectionSink, ConnectionState, NO_LINK, Phase};
 use super::event::Event;
 use super::serving::{HelloSink, Membership, Prepared, ServerShared};
-use crate::reactor::{Key, Ticket, TicketKind};
-use crate::transport::{Armed, Flushed, Link, LinkError, Received, SentFrame, Sink};
+use crate::reactor::{Key, TicketKind};
+use crate::transport::{Flushed, Link, LinkError, Received, SentFrame, Sink};
 use crate::wire::{FrameHead, FrameLimits, Violation};
 use crate::{Error, Sgl};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events that may wait before links are left alone until the application has taken them.
-const EVENTS_HIGH_WATER: usize = 4096;
-/// Links polled each turn without regard to when they last brought something.
-const HOT_LINKS_FREE: usize = 16;
-/// How long a link stays hot without bringing anything.
-const HOT_TIME: Duration = Duration::from_micros(200);
-
 /// How long a peer is waited for that may still be at memory which was lent to it, before the memory is taken from it.
 /// A peer that runs answers in a turn; the whole context stands still meanwhile.
 const RELEASE_TIME: Duration = Duration::from_millis(5);
-
-/// What a context about to sleep has to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Awaited {
-    /// The ring wakes it.
-    Ring,
-    /// Something has to be polled: the sleep is a short one.
-    Time,
-    /// Something is there.
-    Nothing,
-}
 
 /// A link and how it is attended to.
 #[derive(Debug)]
@@ -40,16 +22,22 @@ pub(super) struct LinkEntry {
     pub link: Box<dyn Link>,
     pub role: Role,
     /// Stamp and events of the poll in the ring.
-    armed: Option<(u32, i16)>,
+    pub(super) armed: Option<(u32, i16)>,
+    /// When that was put there; the time of the last one.
+    pub(super) armed_at: Instant,
+    /// How long the last poll waited before it fired.
+    pub(super) waited: Duration,
+    /// That poll has told of something, and nothing was received since.
+    pub(super) has_news: bool,
     /// In the list of hot links.
-    hot: bool,
+    pub(super) hot: bool,
     /// In the list of links with something to send.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// The transport took less than was offered.
-    blocked: bool,
+    pub(super) blocked: bool,
     /// Data waits for pool memory.
     pub stalled: bool,
-    last_active: Instant,
+    pub(super) last_active: Instant,
 }
 
 /// What a link is there for.
@@ -67,11 +55,13 @@ pub(super) enum Role {
 
 impl LinkEntry {
     pub(super) fn new(link: Box<dyn Link>, role: Role, now: Instant) -> Self {
-        let (hot, dirty, blocked, stalled) = (false, false, false, false);
-        LinkEntry { link, role, armed: None, hot, dirty, blocked, stalled, last_active: now }
+        let (has_news, hot, dirty, blocked, stalled) = (false, false, false, false, false);
+        let (armed, waited) = (None, Duration::ZERO);
+        let (armed_at, last_active) = (now, now);
+        LinkEntry { link, role, armed, armed_at, waited, has_news, hot, dirty, blocked, stalled, last_active }
     }
 
-    fn is_flushed_early(&self) -> bool {
+    pub(super) fn is_flushed_early(&self) -> bool {
         !self.blocked && self.link.is_flushed_early()
     }
 }
@@ -107,90 +97,7 @@ impl Sink for DeafSink {
 }
 
 impl Context {
-    /// A link has something to send, or something is expected from it: attend to it every turn.
-    #[inline]
-    pub(super) fn touch_link(&mut self, key: Key) {
-        let Some(entry) = self.links.get_mut(key) else { return };
-        entry.last_active = self.now;
-        if !entry.hot {
-            entry.hot = true;
-            self.hot.push(key);
-        }
-        if !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(key);
-        }
-    }
-
-    /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
-    /// that the peer begins while this side goes on.
-    #[inline]
-    pub(super) fn message_queued(&mut self, key: Key) {
-        self.touch_link(key);
-        if self.links.get(key).is_some_and(LinkEntry::is_flushed_early) {
-            self.flush_link(key);
-        }
-    }
-
-    /// A poll in the ring has fired.
-    pub(super) fn link_ready(&mut self, index: u32, stamp: u32) {
-        let Some(key) = self.links.key_at(index) else { return };
-        let Some(entry) = self.links.get_mut(key) else { return };
-        if entry.armed.is_none_or(|(armed, _)| armed != stamp) {
-            return;
-        }
-        entry.armed = None;
-        entry.last_active = self.now;
-        if entry.blocked && !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(key);
-        }
-        if !entry.hot {
-            entry.hot = true;
-            self.hot.push(key);
-        }
-    }
-
-    /// Takes what the hot links have brought; returns whether anything came.
-    pub(super) fn receive_hot(&mut self) -> bool {
-        let mut active = false;
-        let mut at = 0;
-        let few = self.hot.len() <= HOT_LINKS_FREE;
-        while at < self.hot.len() {
-            if self.events.len() >= EVENTS_HIGH_WATER {
-                // Those that were left out come first next time.
-                self.hot.rotate_left(at);
-                break;
-            }
-            let key = self.hot[at];
-            let came = self.receive_link(key);
-            active |= came;
-            let Some(entry) = self.links.get_mut(key) else {
-                // It died; `drop_link` leaves the list to us.
-                self.hot.swap_remove(at);
-                continue;
-            };
-            if came
-                || few
-                || entry.stalled
-                || entry.link.readiness().is_none()
-                || self.now.saturating_duration_since(entry.last_active) < HOT_TIME
-            {
-                at += 1;
-            } else {
-                self.hot.swap_remove(at);
-                if let Some(entry) = self.links.get_mut(key) {
-                    entry.hot = false;
-                }
-                if self.arm_link(key) {
-                    self.heat_link(key);
-                }
-            }
-        }
-        active
-    }
-
-    fn receive_link(&mut self, key: Key) -> bool {
+    pub(super) fn receive_link(&mut self, key: Key) -> bool {
         let Some(entry) = self.links.get_mut(key) else { return false };
         let connection = match &entry.role {
             Role::Connection(connection) => *connection,
@@ -335,7 +242,7 @@ impl Context {
     }
 
     /// One send; true if the link should be tried again next turn.
-    fn flush_link(&mut self, key: Key) -> bool {
+    pub(super) fn flush_link(&mut self, key: Key) -> bool {
         let Some(entry) = self.links.get_mut(key) else { return false };
         let (outcome, connection) = match &entry.role {
             Role::Connection(connection) => {
@@ -432,80 +339,6 @@ impl Context {
         self.lose(connection, reason);
     }
 
-    /// A link is polled every turn from now on.
-    fn heat_link(&mut self, key: Key) {
-        let Some(entry) = self.links.get_mut(key) else { return };
-        if !entry.hot {
-            entry.hot = true;
-            self.hot.push(key);
-        }
-    }
-
-    /// Puts a link's descriptor into the ring, for reading where something is expected, and for writing if it is blocked.
-    /// True if there is something to do at once instead.
-    pub(super) fn arm_link(&mut self, key: Key) -> bool {
-        let Some(entry) = self.links.get_mut(key) else { return false };
-        let Some(ring) = &mut self.ring else { return false };
-        let Some(fd) = entry.link.readiness() else { return false };
-        // What nobody takes must not wake us, again and again.
-        let reads = match &entry.role {
-            Role::Handshake { .. } => true,
-            Role::Offered { .. } | Role::Closing { .. } => false,
-            Role::Connection(connection) => {
-                self.connections.get(*connection).is_some_and(|state| is_read(state, entry.link.as_ref()))
-            }
-        };
-        let events = match entry.link.arm(reads, entry.blocked) {
-            Armed::Wait(events) => events,
-            Armed::Ready => return true,
-        };
-        if let Some((stamp, armed)) = entry.armed {
-            if armed == events {
-                return false;
-            }
-            entry.armed = None;
-            ring.cancel_poll(Ticket { kind: TicketKind::Link, stamp, index: key.index });
-        }
-        if events == 0 {
-            return false;
-        }
-        let stamp = self.stamps.next();
-        entry.armed = Some((stamp, events));
-        ring.poll(fd, events, Ticket { kind: TicketKind::Link, stamp, index: key.index });
-        false
-    }
-
-    /// Before sleeping: everything hot goes into the ring, but for links that have to be polled, or have something to do
-    /// already.
-    pub(super) fn arm_hot(&mut self) -> Awaited {
-        let mut at = 0;
-        let mut awaited = Awaited::Ring;
-        while at < self.hot.len() {
-            let key = self.hot[at];
-            match self.links.get_mut(key) {
-                Some(entry) if entry.stalled || entry.link.readiness().is_none() => {
-                    awaited = awaited.max(Awaited::Time);
-                    at += 1;
-                }
-                Some(_) => {
-                    if self.arm_link(key) {
-                        awaited = Awaited::Nothing;
-                        at += 1;
-                        continue;
-                    }
-                    self.hot.swap_remove(at);
-                    if let Some(entry) = self.links.get_mut(key) {
-                        entry.hot = false;
-                    }
-                }
-                None => {
-                    self.hot.swap_remove(at);
-                }
-            }
-        }
-        awaited
-    }
-
     /// Takes a link out of this context, whole.
     pub(super) fn take_link(&mut self, key: Key) -> Option<LinkEntry> {
         let entry = self.links.remove(key)?;
@@ -527,16 +360,6 @@ impl Context {
         entry.link.fence();
         if state.has_lent() && !entry.link.is_released(RELEASE_TIME) {
             state.take_back();
-        }
-    }
-
-    /// Takes a poll back. The ring holds the descriptor's file until then, so that a socket closed meanwhile would stay
-    /// open: the cancel is submitted at once.
-    pub(super) fn disarm(&mut self, stamp: Option<u32>, index: u32, kind: TicketKind) {
-        if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
-            ring.cancel_poll(Ticket { kind, stamp, index });
-            // What is left in the queue goes with the next turn.
-            let _ = ring.submit();
         }
     }
 
@@ -579,7 +402,7 @@ impl Context {
 
 /// Whether anything is received for a connection now. Not once it is closing, nor while more waits to be sent than an
 /// honest peer can have caused: it takes nothing itself, so its questions wait.
-fn is_read(state: &ConnectionState, link: &dyn Link) -> bool {
+pub(super) fn is_read(state: &ConnectionState, link: &dyn Link) -> bool {
     !matches!(state.phase, Phase::Closing { .. })
         && (link.unsent_frames() <= state.unsent_frames_max
             || matches!(state.phase, Phase::Connecting { .. }))

@@ -5,6 +5,7 @@
 //! arriving frames into events.
 
 mod arrived;
+mod attention;
 mod cancel;
 mod connecting;
 mod connection;
@@ -122,7 +123,12 @@ pub struct Context {
     now_is_fresh: bool,
     links: Slab<LinkEntry>,
     /// Links polled every turn; exactly those whose entry says so.
-    hot: Vec<Key>,
+    hot: VecDeque<Key>,
+    /// Polls of links that have fired since the time below.
+    crowd: usize,
+    crowd_since: Instant,
+    /// They were many in the time before that.
+    is_crowded: bool,
     /// Links with something to send; exactly those whose entry says so.
     dirty: Vec<Key>,
     connections: Slab<ConnectionState>,
@@ -144,6 +150,10 @@ pub struct Context {
     waker_armed: Option<u32>,
     records: Records,
     spin: SpinBudget,
+    /// It has slept, and with that armed everything, since a turn was last taken that did not look at all hot links.
+    has_slept: bool,
+    /// When the caller left the loop, where that runs only inside calls.
+    left_at: Option<Instant>,
     /// When connections, handshakes and farewells are looked through for their deadlines.
     next_sweep: Instant,
     last_sweep: Instant,
@@ -249,7 +259,11 @@ impl Context {
             made: now,
             now_is_fresh: false,
             links: Slab::new(),
-            hot: Vec::new(),
+            hot: VecDeque::new(),
+            is_crowded: false,
+            crowd: 0,
+            crowd_since: now,
+            has_slept: false,
             dirty: Vec::new(),
             connections: Slab::new(),
             servers: Slab::new(),
@@ -271,6 +285,7 @@ impl Context {
             waker,
             waker_armed: None,
             spin: SpinBudget::new(options.polling_timeout),
+            left_at: None,
             next_sweep: now,
             last_sweep: now,
             next_expiry: None,

@@ -2,13 +2,14 @@
 //! polling for the spin budget, then sleeping in the ring.
 
 use super::Context;
+use super::attention::Awaited;
 use super::connection::Phase;
 use super::event::Event;
 use super::handle::Post;
 use super::handles::TimerId;
-use super::links::{Awaited, Role};
+use super::links::Role;
 use crate::reactor::{Ticket, TicketKind};
-use crate::session::KeepaliveAction;
+use crate::session::{Keepalive, KeepaliveAction};
 use crate::transport::OutgoingFrame;
 use crate::wire::{FrameKind, LoopKind};
 use crate::{Error, Result};
@@ -57,11 +58,15 @@ impl Context {
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         let spin_ns = self.spin.next_ns();
         let started_ns = self.now_ns;
+        // The first turn comes just after the last receive. Once for each sleep: who never comes to sleep looks at all.
+        let mut sleeps =
+            spin_ns == 0 && timeout != Some(Duration::ZERO) && std::mem::take(&mut self.has_slept);
         loop {
-            self.turn()?;
+            self.turn(sleeps)?;
             if !self.events.is_empty() || self.stopping {
                 break;
             }
+            let looked = !std::mem::take(&mut sleeps);
             if self.ring.is_none() || timeout == Some(Duration::ZERO) {
                 if self.driven_outside {
                     self.arm_for_outside()?;
@@ -69,7 +74,10 @@ impl Context {
                 return Ok(self.events.len());
             }
             if deadline.is_some_and(|deadline| self.now >= deadline) {
-                break;
+                if looked {
+                    break;
+                }
+                continue;
             }
             if self.now_ns.saturating_sub(started_ns) < spin_ns {
                 self.look_out();
@@ -157,14 +165,15 @@ impl Context {
         }
     }
 
-    fn turn(&mut self) -> Result<()> {
+    /// A turn; `sleeps` if a sleep follows unless it brings something.
+    fn turn(&mut self, sleeps: bool) -> Result<()> {
         self.statistics.turns.add(1);
         self.take_posts();
         self.answer_dropped();
         self.unpin_released();
         self.take_completions();
         self.accept_ready();
-        self.receive_hot();
+        self.receive_hot(sleeps);
         // Who has events goes on with them at once, by the clock of the last look: one is 20 to 50 ns.
         if self.events.is_empty() {
             self.look_at_clock();
@@ -344,6 +353,7 @@ impl Context {
                     KeepaliveAction::Dead(_) if !state.suspected => {
                         state.suspected = true;
                         self.touch_link(link);
+                        self.heat_link(link);
                     }
                     KeepaliveAction::Dead(silence) => {
                         let reason = Error::TimedOut { peer: state.peer.clone(), silent_ms: millis(silence) };
@@ -373,20 +383,23 @@ impl Context {
         }
     }
 
-    /// The loop runs again: silence counts from here.
+    /// The loop runs again: silence counts from here. Most times the caller was away for so short that no connection
+    /// has to know of it.
     fn resume_keepalive(&mut self) {
-        if self.options.loop_kind == LoopKind::Caller {
-            for state in self.connections.iter_mut() {
-                state.keepalive.resume(self.now);
-            }
+        let Some(left) = self.left_at.take() else { return };
+        let limit = self.options.keepalive;
+        if limit.is_zero() || self.now.saturating_duration_since(left) < Keepalive::absence_min(limit) {
+            return;
+        }
+        for state in self.connections.iter_mut() {
+            state.keepalive.pause(left);
+            state.keepalive.resume(self.now);
         }
     }
 
     fn pause_keepalive(&mut self) {
         if self.options.loop_kind == LoopKind::Caller {
-            for state in self.connections.iter_mut() {
-                state.keepalive.pause(self.now);
-            }
+            self.left_at = Some(self.now);
         }
     }
 
@@ -412,6 +425,7 @@ impl Context {
             time = Some(time.map_or(POLL_INTERVAL, |time| time.min(POLL_INTERVAL)));
         }
         self.statistics.sleeps.add(1);
+        self.has_slept = true;
         let outcome = match &mut self.ring {
             Some(ring) => ring.wait(time),
             None => Ok(()),

@@ -1,5 +1,7 @@
 //! A table whose keys carry a generation: a key outlives its entry without ever meeting another one.
 
+use crate::sys::prefetch;
+
 /// Names an entry of a [`Slab`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
@@ -47,6 +49,14 @@ impl<T> Slab<T> {
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation == key.generation { place.entry.as_mut() } else { None }
+    }
+
+    /// Asks for the memory of an entry that is needed soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: Key) {
+        if let Some(place) = self.places.get(key.index as usize) {
+            prefetch(place);
+        }
     }
 
     /// The key of the entry that is at an index now.

@@ -62,7 +62,7 @@ impl Keepalive {
         let limit = Some(limit.min(FAR)).filter(|limit| !limit.is_zero());
         Keepalive {
             limit,
-            interval: limit.unwrap_or(FAR) / 3 + Duration::from_nanos(1),
+            interval: Keepalive::absence_min(limit.unwrap_or(FAR)) + Duration::from_nanos(1),
             heard: now,
             absent: Duration::ZERO,
             probes: None,
@@ -70,6 +70,12 @@ impl Keepalive {
             absences: 0,
             paused: None,
         }
+    }
+
+    /// Absences from the loop that are shorter are none, for a keepalive with this limit: nobody need tell of them.
+    #[must_use]
+    pub fn absence_min(limit: Duration) -> Duration {
+        limit.min(FAR) / 3
     }
 
     /// Something arrived from the peer.
@@ -199,6 +205,26 @@ mod tests {
     fn is_dead_after(action: KeepaliveAction, milliseconds: u64) -> bool {
         let expected = Duration::from_millis(milliseconds);
         matches!(action, KeepaliveAction::Dead(silent) if silent >= expected && silent <= expected + MOMENT)
+    }
+
+    #[test]
+    fn an_absence_that_nobody_tells_of_is_none() {
+        let shortest = Keepalive::absence_min(LIMIT);
+        let (mut told, mut untold) = (Scene::new(), Scene::new());
+        let tell = |scene: &mut Scene, away: Duration| {
+            scene.keepalive.pause(scene.now);
+            scene.now += away;
+            scene.keepalive.resume(scene.now);
+        };
+        tell(&mut told, shortest - Duration::from_nanos(1));
+        untold.now += shortest - Duration::from_nanos(1);
+        assert_eq!(told.wait(100_000), KeepaliveAction::Ping);
+        assert_eq!(untold.wait(100_000), KeepaliveAction::Ping);
+        assert!(told.now - untold.now < MOMENT || untold.now - told.now < MOMENT);
+        // One that is a little longer is.
+        tell(&mut told, shortest + MOMENT);
+        assert_eq!(told.keepalive.absences, 1);
+        assert_eq!(Keepalive::absence_min(Duration::MAX), FAR / 3);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! Everything else goes through `rustix`, `socket2` or `io-uring`.
 
 mod memory_group;
+mod prefetch;
 
 use crate::mem::IoVec;
 pub(crate) use memory_group::usable_memory;
+pub(crate) use prefetch::{prefetch, prefetch_bytes};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -41,6 +41,10 @@ pub trait ByteSocket: Send + Debug {
     }
     /// To wait on; `None` if it has to be polled.
     fn readiness(&self) -> Option<RawFd>;
+    /// As [`Link::is_told_by_descriptor`](super::Link::is_told_by_descriptor).
+    fn is_told_by_descriptor(&self) -> bool {
+        false
+    }
     /// Ends both directions at once.
     fn shutdown(&mut self);
 

@@ -122,6 +122,9 @@ pub trait Link: Send + Debug {
         false
     }
 
+    /// Asks for the memory that a receive and a send will need, soon: a hint.
+    fn prefetch(&self) {}
+
     /// Takes what has arrived, one call, never blocking. `scratch` is the context's buffer for small frames; it keeps
     /// nothing between calls.
     ///
@@ -142,6 +145,12 @@ pub trait Link: Send + Debug {
     /// The descriptor to wait on for `receive` (readable) and a blocked `flush` (writable). It may change while
     /// connecting. `None`: the link has to be polled.
     fn readiness(&self) -> Option<RawFd>;
+
+    /// Whether a wait on the descriptor tells of whatever there is to receive, even if frames are sent meanwhile. Not where
+    /// a flush looks at what has come, nor where the peer has to know that this side waits.
+    fn is_told_by_descriptor(&self) -> bool {
+        false
+    }
 
     /// The context is about to wait on the descriptor, for something to receive if it `reads`, and for room if the last
     /// flush was `blocked`: says what to wait for, or that something came meanwhile.

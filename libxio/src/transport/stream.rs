@@ -6,6 +6,7 @@
 //! for the frames that follow.
 
 mod in_place;
+mod landing;
 mod whole;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::HeaderBytes;
 use crate::mem::{IoVec, Sgl};
-use crate::sys::IO_VECS_MAX;
+use crate::sys::{IO_VECS_MAX, prefetch, prefetch_bytes};
 use crate::wire::{
     ExtensionWriter, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits, Violation,
 };
@@ -236,70 +237,6 @@ impl<S: ByteSocket> Stream<S> {
         self.stash.extend_from_slice(bytes);
         Ok(())
     }
-
-    /// Asks where the data of a frame lands.
-    fn begin_data(
-        &mut self,
-        head: FrameHead,
-        header: HeaderBytes,
-        landing: Sgl,
-        first: bool,
-        sink: &mut dyn Sink,
-    ) -> Result<(), LinkError> {
-        let place = if self.discarding { Place::Discard } else { sink.place(&head, &header, first)? };
-        let into = match place {
-            Place::Into(list) => {
-                debug_assert_eq!(list.len(), head.data_length as usize);
-                Some(list)
-            }
-            Place::Discard => None,
-            Place::Later => {
-                self.state = Receiving::Stalled { head, header, landing };
-                return Ok(());
-            }
-        };
-        let padding_left = usize::from(head.data_padding);
-        self.state = Receiving::Data { head, header, landing, into, padding_left, done: 0 };
-        Ok(())
-    }
-
-    /// All data of a frame has arrived.
-    fn end_data(&mut self, sink: &mut dyn Sink) -> Result<(), LinkError> {
-        let Receiving::Data { head, header, landing, into, .. } =
-            std::mem::replace(&mut self.state, Receiving::Head)
-        else {
-            return Ok(());
-        };
-        if self.discarding {
-            return Ok(());
-        }
-        if self.limits.crc && into.as_ref().is_some_and(|list| list.crc32c() != head.data_crc) {
-            return Err(Violation::DataChecksum.into());
-        }
-        if let Some(limits) = sink.deliver(&head, &header, into.unwrap_or_default(), landing)? {
-            self.limits = limits;
-        }
-        Ok(())
-    }
-
-    /// Tries again to find a place for the data of a stalled frame.
-    fn retry_stalled(&mut self, sink: &mut dyn Sink, frames: &mut usize) -> Result<bool, LinkError> {
-        match std::mem::replace(&mut self.state, Receiving::Head) {
-            Receiving::Stalled { head, header, landing } => {
-                self.begin_data(head, header, landing, false, sink)?;
-            }
-            other => {
-                self.state = other;
-                return Ok(true);
-            }
-        }
-        if matches!(self.state, Receiving::Stalled { .. }) {
-            return Ok(false);
-        }
-        let stash = std::mem::take(&mut self.stash);
-        self.parse(&stash, sink, frames)?;
-        Ok(!matches!(self.state, Receiving::Stalled { .. }))
-    }
 }
 
 /// What a failed socket call says. A socket that reads shared memory may find a broken rule.
@@ -446,6 +383,13 @@ impl<S: ByteSocket> Link for Stream<S> {
         }
     }
 
+    fn prefetch(&self) {
+        prefetch(self);
+        prefetch_bytes(self.staging.as_ptr(), 2 * FRAME_HEAD_BYTES);
+        // Where the next frame goes, as long as none is queued.
+        prefetch_bytes(self.queue.as_slices().0.as_ptr().cast(), size_of::<Queued>());
+    }
+
     fn receive(&mut self, scratch: &mut [u8], sink: &mut dyn Sink) -> Result<Received, LinkError> {
         let mut frames = 0;
         if self.fenced {
@@ -522,6 +466,11 @@ impl<S: ByteSocket> Link for Stream<S> {
 
     fn readiness(&self) -> Option<RawFd> {
         self.socket.readiness()
+    }
+
+    fn is_told_by_descriptor(&self) -> bool {
+        // What is in the stash makes no descriptor readable.
+        !self.paused && self.socket.is_told_by_descriptor()
     }
 
     fn arm(&mut self, reads: bool, blocked: bool) -> Armed {

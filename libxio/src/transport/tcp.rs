@@ -212,6 +212,10 @@ impl ByteSocket for TcpSocket {
         Some(self.socket.as_raw_fd())
     }
 
+    fn is_told_by_descriptor(&self) -> bool {
+        !self.connecting
+    }
+
     fn peer_is_local(&self) -> bool {
         let address = |found: io::Result<SockAddr>| found.ok()?.as_socket().map(|address| address.ip());
         let own = address(self.socket.local_addr());

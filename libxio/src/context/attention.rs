@@ -1,0 +1,242 @@
+//! Which links are attended to: hot ones are received from every turn, the others wait in the ring, and those with something
+//! to send have their turn at its end.
+//!
+//! A link goes from the ring to the hot ones when its poll fires, or when something is sent on it, since an answer may be
+//! near. It goes back when the context sleeps. Among many it goes back when it has brought nothing for a while, or, if it is
+//! one that brings something now and then, as soon as it has brought it: looking once more would be a system call in vain
+//! for each message, while the poll tells at once of what came meanwhile.
+
+use super::Context;
+use super::links::{LinkEntry, Role, is_read};
+use crate::reactor::{Key, Ticket, TicketKind};
+use crate::transport::Armed;
+use std::time::Duration;
+
+/// Events that may wait before links are left alone until the application has taken them.
+const EVENTS_HIGH_WATER: usize = 4096;
+/// Links polled each turn without regard to when they last brought something.
+const HOT_LINKS_FREE: usize = 16;
+/// Links that bring something in one turn; the others have the next. So what is asked on a link is answered while what
+/// belongs to it, in the kernel too, is still in the caches.
+const BRINGING_LINKS_MAX: usize = 16;
+/// How long a link stays hot without bringing anything. Among many, one whose poll waited longer than that is put back
+/// into the ring at once.
+const HOT_TIME: Duration = Duration::from_micros(200);
+/// Links are many when more polls than [`HOT_LINKS_FREE`] have fired in such a time.
+const CROWD_TIME: Duration = Duration::from_millis(1);
+/// A link whose poll waited that long before it fired is not looked at once more before a sleep: a poll that fires at once
+/// costs more than the look.
+const WAITED_TIME: Duration = Duration::from_micros(20);
+
+/// What a context about to sleep has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Awaited {
+    /// The ring wakes it.
+    Ring,
+    /// Something has to be polled: the sleep is a short one.
+    Time,
+    /// Something is there.
+    Nothing,
+}
+
+impl LinkEntry {
+    /// Whether the ring will tell when there is something to receive, whatever else is done with the link.
+    fn is_watched(&self) -> bool {
+        self.armed.is_some_and(|(_, events)| events & libc::POLLIN != 0) && self.link.is_told_by_descriptor()
+    }
+
+    /// Whether the next poll will probably wait for so long.
+    fn will_wait(&self, time: Duration) -> bool {
+        self.waited >= time
+            && !self.has_news
+            && !self.stalled
+            && !self.blocked
+            && self.link.is_told_by_descriptor()
+    }
+}
+
+impl Context {
+    /// A link has something to send, or something is expected from it: attend to it every turn.
+    #[inline]
+    pub(super) fn touch_link(&mut self, key: Key) {
+        let Some(entry) = self.links.get_mut(key) else { return };
+        entry.last_active = self.now;
+        let is_told = self.is_crowded && entry.waited >= HOT_TIME && entry.is_watched();
+        if !entry.hot && !is_told {
+            entry.hot = true;
+            self.hot.push_back(key);
+        }
+        if !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
+    /// that the peer begins while this side goes on.
+    #[inline]
+    pub(super) fn message_queued(&mut self, key: Key) {
+        self.touch_link(key);
+        if self.links.get(key).is_some_and(LinkEntry::is_flushed_early) {
+            self.flush_link(key);
+        }
+    }
+
+    /// A poll in the ring has fired.
+    pub(super) fn link_ready(&mut self, index: u32, stamp: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let Some(entry) = self.links.get_mut(key) else { return };
+        if entry.armed.is_none_or(|(armed, _)| armed != stamp) {
+            return;
+        }
+        entry.armed = None;
+        entry.has_news = true;
+        self.crowd += 1;
+        entry.waited = self.now.saturating_duration_since(entry.armed_at);
+        entry.last_active = self.now;
+        if entry.blocked && !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(key);
+        }
+        if !entry.hot {
+            entry.hot = true;
+            self.hot.push_back(key);
+        }
+    }
+
+    /// Takes what the hot links have brought, those first that have waited longest. Before a sleep (`sleeps`), those that
+    /// will probably bring nothing are left to the ring.
+    pub(super) fn receive_hot(&mut self, sleeps: bool) {
+        let few = self.hot.len() <= HOT_LINKS_FREE;
+        self.look_at_crowd();
+        let mut brought = 0;
+        for _ in 0..self.hot.len() {
+            if self.events.len() >= EVENTS_HIGH_WATER || brought >= BRINGING_LINKS_MAX {
+                break;
+            }
+            let Some(key) = self.hot.pop_front() else { break };
+            if !few {
+                self.prefetch_next();
+            }
+            if sleeps && self.links.get(key).is_some_and(|entry| entry.will_wait(WAITED_TIME)) {
+                self.hot.push_back(key);
+                continue;
+            }
+            if let Some(entry) = self.links.get_mut(key) {
+                entry.has_news = false;
+            }
+            let came = self.receive_link(key);
+            brought += usize::from(came);
+            // If it has died, `drop_link` has left the list to us.
+            let Some(entry) = self.links.get_mut(key) else { continue };
+            let stays = if self.is_crowded && came && entry.will_wait(HOT_TIME) {
+                false
+            } else {
+                came || few
+                    || entry.stalled
+                    || entry.link.readiness().is_none()
+                    || self.now.saturating_duration_since(entry.last_active) < HOT_TIME
+            };
+            if stays || self.arm_link(key) {
+                self.hot.push_back(key);
+            } else if let Some(entry) = self.links.get_mut(key) {
+                entry.hot = false;
+            }
+        }
+    }
+
+    /// Asks for the memory of the links that come next, which has left the caches where they are many.
+    fn prefetch_next(&self) {
+        if let Some(key) = self.hot.get(1) {
+            self.links.prefetch(*key);
+        }
+        if let Some(entry) = self.hot.front().and_then(|key| self.links.get(*key)) {
+            entry.link.prefetch();
+            if let Role::Connection(connection) = &entry.role {
+                self.connections.prefetch(*connection);
+            }
+        }
+    }
+
+    /// Whether many links are active: by how many polls have fired lately.
+    fn look_at_crowd(&mut self) {
+        if self.now.saturating_duration_since(self.crowd_since) >= CROWD_TIME {
+            self.crowd_since = self.now;
+            self.is_crowded = std::mem::take(&mut self.crowd) > HOT_LINKS_FREE;
+        }
+    }
+
+    /// A link is polled every turn from now on.
+    pub(super) fn heat_link(&mut self, key: Key) {
+        let Some(entry) = self.links.get_mut(key) else { return };
+        if !entry.hot {
+            entry.hot = true;
+            self.hot.push_back(key);
+        }
+    }
+
+    /// Puts a link's descriptor into the ring, for reading where something is expected, and for writing if it is blocked.
+    /// True if there is something to do at once instead.
+    pub(super) fn arm_link(&mut self, key: Key) -> bool {
+        let Some(entry) = self.links.get_mut(key) else { return false };
+        let Some(ring) = &mut self.ring else { return false };
+        let Some(fd) = entry.link.readiness() else { return false };
+        // What nobody takes must not wake us, again and again.
+        let reads = match &entry.role {
+            Role::Handshake { .. } => true,
+            Role::Offered { .. } | Role::Closing { .. } => false,
+            Role::Connection(connection) => {
+                self.connections.get(*connection).is_some_and(|state| is_read(state, entry.link.as_ref()))
+            }
+        };
+        let events = match entry.link.arm(reads, entry.blocked) {
+            Armed::Wait(events) => events,
+            Armed::Ready => return true,
+        };
+        if let Some((stamp, armed)) = entry.armed {
+            if armed == events {
+                return false;
+            }
+            entry.armed = None;
+            ring.cancel_poll(Ticket { kind: TicketKind::Link, stamp, index: key.index });
+        }
+        if events == 0 {
+            return false;
+        }
+        let stamp = self.stamps.next();
+        entry.armed = Some((stamp, events));
+        entry.armed_at = self.now;
+        ring.poll(fd, events, Ticket { kind: TicketKind::Link, stamp, index: key.index });
+        false
+    }
+
+    /// Before sleeping: everything hot goes into the ring, but for links that have to be polled, or have something to do
+    /// already.
+    pub(super) fn arm_hot(&mut self) -> Awaited {
+        let mut awaited = Awaited::Ring;
+        for _ in 0..self.hot.len() {
+            let Some(key) = self.hot.pop_front() else { break };
+            let Some(entry) = self.links.get_mut(key) else { continue };
+            if entry.stalled || entry.link.readiness().is_none() {
+                awaited = awaited.max(Awaited::Time);
+                self.hot.push_back(key);
+            } else if self.arm_link(key) {
+                awaited = Awaited::Nothing;
+                self.hot.push_back(key);
+            } else if let Some(entry) = self.links.get_mut(key) {
+                entry.hot = false;
+            }
+        }
+        awaited
+    }
+
+    /// Takes a poll back. The ring holds the descriptor's file until then, so that a socket closed meanwhile would stay
+    /// open: the cancel is submitted at once.
+    pub(super) fn disarm(&mut self, stamp: Option<u32>, index: u32, kind: TicketKind) {
+        if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
+            ring.cancel_poll(Ticket { kind, stamp, index });
+            // What is left in the queue goes with the next turn.
+            let _ = ring.submit();
+        }
+    }
+}
