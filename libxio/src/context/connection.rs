@@ -294,6 +294,28 @@ pub(crate) struct ConnectionSink<'a> {
     pub redirected: Option<(String, Vec<u8>)>,
 }
 
+/// The sink of a context for one of its connections. A macro, since a function would borrow all of the context, whose links
+/// are used beside it.
+macro_rules! connection_sink {
+    ($context:ident, $state:ident) => {
+        $crate::context::connection::ConnectionSink {
+            state: $state,
+            events: &mut $context.events,
+            replies: &mut $context.replies,
+            pool: &$context.pool,
+            statistics: &$context.statistics,
+            records: &mut $context.records,
+            now: $context.now,
+            now_ns: $context.now_ns,
+            keepalive_limit: $context.options.keepalive,
+            copied: 0,
+            ended: None,
+            redirected: None,
+        }
+    };
+}
+pub(super) use connection_sink;
+
 impl ConnectionSink<'_> {
     pub(super) fn reply(&mut self, head: FrameHead) {
         self.replies.push(HeldFrame::bare(head));

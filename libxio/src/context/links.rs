@@ -2,12 +2,12 @@
 //! `attention`.
 
 use super::Context;
-use super::connection::{ConnectionSink, ConnectionState, NO_LINK, Phase};
+use super::connection::{ConnectionState, NO_LINK, Phase, connection_sink};
 use super::event::Event;
 use super::serving::{HelloSink, Membership, Prepared, ServerShared};
 use crate::reactor::{Key, TicketKind};
-use crate::transport::{Flushed, Link, LinkError, Received, SentFrame, Sink};
-use crate::wire::{FrameHead, FrameLimits, Violation};
+use crate::transport::{Flushed, Link, LinkError, OutgoingFrame, Received, SentFrame, Sink};
+use crate::wire::{FrameHead, FrameKind, FrameLimits, Goodbye, Violation};
 use crate::{Error, Sgl};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,20 +109,7 @@ impl Context {
         if !is_read(state, entry.link.as_ref()) {
             return false;
         }
-        let mut sink = ConnectionSink {
-            state,
-            events: &mut self.events,
-            replies: &mut self.replies,
-            pool: &self.pool,
-            statistics: &self.statistics,
-            records: &mut self.records,
-            now: self.now,
-            now_ns: self.now_ns,
-            keepalive_limit: self.options.keepalive,
-            copied: 0,
-            ended: None,
-            redirected: None,
-        };
+        let mut sink = connection_sink!(self, state);
         let outcome = entry.link.receive(&mut self.scratch, &mut sink);
         let ended = sink.ended.take();
         let redirected = sink.redirected.take();
@@ -248,20 +235,7 @@ impl Context {
             Role::Connection(connection) => {
                 let connection = *connection;
                 let Some(state) = self.connections.get_mut(connection) else { return false };
-                let mut sink = ConnectionSink {
-                    state,
-                    events: &mut self.events,
-                    replies: &mut self.replies,
-                    pool: &self.pool,
-                    statistics: &self.statistics,
-                    records: &mut self.records,
-                    now: self.now,
-                    now_ns: self.now_ns,
-                    keepalive_limit: self.options.keepalive,
-                    copied: 0,
-                    ended: None,
-                    redirected: None,
-                };
+                let mut sink = connection_sink!(self, state);
                 (entry.link.flush(&mut sink), Some(connection))
             }
             _ => (entry.link.flush(&mut DeafSink), None),
@@ -368,15 +342,21 @@ impl Context {
         self.statistics.protocol_violations.add(1);
         tracing::warn!(%reason, "closing a connection");
         // The link lives on for its farewell, without the connection; not where frames are queued, whose data goes
-        // back to its owner now, nor where the peer has memory of ours.
-        let may_stay = |entry: &LinkEntry| {
-            entry.link.unsent_bytes() == 0 && !entry.link.lends() && !entry.link.is_at_memory()
-        };
-        if self.links.get(link).is_some_and(may_stay)
+        // back to its owner now. Where the peer may have memory of ours for a request it hears what can be said at once.
+        if let Some(entry) = self.links.get_mut(link)
+            && entry.link.unsent_bytes() == 0
             && let Some(state) = self.connections.get_mut(connection)
         {
-            state.link = NO_LINK;
-            self.dismiss_link(link, violation);
+            if entry.link.lends() {
+                let body = Goodbye { code: violation.code(), text: violation.to_string() }.encode();
+                entry.link.send(OutgoingFrame::new(state.frame(FrameKind::Goodbye), &body, Sgl::new()));
+                // The connection is lost, whatever comes of it.
+                let _ = entry.link.flush(&mut DeafSink);
+            } else {
+                entry.link.leave_memory();
+                state.link = NO_LINK;
+                self.dismiss_link(link, violation);
+            }
         }
         self.lose(connection, reason);
     }

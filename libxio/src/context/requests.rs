@@ -330,6 +330,13 @@ impl Context {
         }
     }
 
+    /// Sends a frame against the rules, for a test of what the peer makes of it.
+    #[cfg(all(test, feature = "rdma"))]
+    pub(crate) fn forge_frame(&mut self, connection: Connection, head: crate::wire::FrameHead) {
+        let link = self.connection_state(connection).map(|state| state.link);
+        self.send_frame(link.expect("a connection"), OutgoingFrame::new(head, b"", Sgl::new()));
+    }
+
     /// Bytes queued on a connection and not yet with the transport.
     ///
     /// # Errors

@@ -230,11 +230,10 @@ pub trait Link: Send + Debug {
         false
     }
 
-    /// Whether memory of this side may be touched by [`Link::reach`], or by the peer because it is exposed: then the link
-    /// must not outlive its connection, not even for a farewell.
-    fn is_at_memory(&self) -> bool {
-        false
-    }
+    /// Ends all that [`Link::reach`] and [`Link::expose`] have begun: when this returns, neither side's device touches the
+    /// other's memory by them, or local memory for them, and nothing more is told of it. For a link that outlives its
+    /// connection for a farewell.
+    fn leave_memory(&mut self) {}
 
     /// Ends the link: when this returns, no memory that was handed to it is touched any more, but for what was lent.
     fn fence(&mut self);

@@ -61,11 +61,6 @@ impl RegionWatcher for ExposedMemory {
 }
 
 impl Exposing {
-    /// Whether the peer may be at memory of this side.
-    pub(super) fn is_active(&self) -> bool {
-        self.side.is_some()
-    }
-
     /// Exposes memory, if the device can do that. Otherwise it is reached by frames, which is no error.
     pub(super) fn expose(
         &mut self,

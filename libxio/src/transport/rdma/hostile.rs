@@ -5,9 +5,10 @@
 
 use super::endpoint::Remote;
 use super::notes::Grant;
+use crate::wire::{FrameHead, FrameKind};
 use crate::{
-    AcceptOptions, Access, Connection, ConnectionOptions, Context, ContextOptions, Event, Landing, Region,
-    RemoteRegion, SendOptions, ServerOptions, Session, Sgl, Uri,
+    AcceptOptions, Access, Connection, ConnectionOptions, Context, ContextOptions, Error, Event, Landing,
+    Region, RemoteRegion, SendOptions, ServerOptions, Session, Sgl, Uri,
 };
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -207,4 +208,30 @@ fn memory_for_reading_is_not_written() {
     ends.write(here, &own);
     assert_eq!(ends.counts(), (alone, refused + 1));
     assert_eq!(content(&memory), [0; 3 * LENGTH]);
+}
+
+/// A side that has exposed memory says why it ends a connection that broke a rule; then nobody reaches the memory.
+#[test]
+#[ignore = "needs RDMA devices: cargo xtask test --only rdma"]
+fn who_breaks_a_rule_is_told_though_memory_is_exposed() {
+    let mut ends = Ends::new();
+    let (here, there) = ends.connect();
+    let (memory, remote, place) = ends.expose(there, Access::READ_WRITE);
+    ends.write(here, &remote);
+    // A request for a slot that was never given.
+    ends.client
+        .forge_frame(here, FrameHead { slot: u16::MAX, sequence: 1, ..FrameHead::new(FrameKind::Request) });
+    let event = ends.event();
+    let Event::Closed { reason: Error::Closed(said), .. } = event else { panic!("{event:?}") };
+    assert!(said.contains("slot"), "{said}");
+    let start = Instant::now();
+    while !ends.server_events.iter().any(|event| matches!(event, Event::Closed { .. })) {
+        assert!(start.elapsed() < LONG, "{:?}", ends.server_events);
+        ends.step();
+    }
+    let (other, theres) = ends.connect();
+    let (_, own, _) = ends.expose(theres, Access::READ_WRITE);
+    ends.lie(other, &own, place, "the key of a connection that has ended");
+    assert_eq!(content(&memory)[LENGTH..2 * LENGTH], [7; LENGTH]);
+    assert_eq!(content(&memory)[..LENGTH], [0; LENGTH]);
 }

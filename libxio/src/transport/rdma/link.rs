@@ -507,8 +507,10 @@ impl Link for RdmaLink {
         self.start_reach(&reach)
     }
 
-    fn is_at_memory(&self) -> bool {
-        self.exposing.is_active() || self.reaching.is_active()
+    fn leave_memory(&mut self) {
+        self.exposing.stop();
+        self.reaching.stop();
+        self.notes.clear();
     }
 
     fn unsent_bytes(&self) -> usize {
@@ -538,8 +540,7 @@ impl Link for RdmaLink {
                 watch.removed();
             }
         }
-        self.exposing.stop();
-        self.reaching.stop();
+        self.leave_memory();
         let mut unread = std::mem::take(&mut self.free);
         unread.extend(self.arrived.drain(..).map(|arrived| arrived.buffer));
         if let Some(endpoint) = self.endpoint.take() {

@@ -227,11 +227,6 @@ impl Reaching {
         }
     }
 
-    /// Whether operations are on their way.
-    pub(super) fn is_active(&self) -> bool {
-        self.operations.iter().any(Option::is_some)
-    }
-
     /// Whether [`Reaching::report`] has something to tell.
     pub(super) fn has_news(&self) -> bool {
         !self.ended.is_empty()
