@@ -8,10 +8,14 @@ mod rdma_support;
 
 use conformance::{Pair, pattern, watchdog};
 use libxio::{
-    AcceptOptions, Buffer, ConnectionOptions, Context, ContextOptions, Event, Landing, OutgoingRequest,
-    OutgoingResponse, PinnedContext, ServerOptions, Session,
+    AcceptOptions, Access, Buffer, ConnectionOptions, Context, ContextOptions, Event, Landing,
+    OutgoingRequest, OutgoingResponse, PinnedContext, Region, RemoteRegion, SendOptions, ServerOptions,
+    Session,
 };
 use rdma_support::{assert_held, held};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,6 +129,69 @@ fn exercise(pair: &mut Pair) {
         }
     }
     pair.finish(connection);
+}
+
+/// From now on this thread may lock no more memory than that, whatever its user may.
+fn limit_locked_memory(bytes: u64) {
+    let sets = capabilities(None).unwrap();
+    let effective = sets.effective - CapabilitySet::IPC_LOCK;
+    set_capabilities(None, CapabilitySets { effective, ..sets }).unwrap();
+    let maximum = getrlimit(Resource::Memlock).maximum.map(|maximum| maximum.max(bytes));
+    setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum }).unwrap();
+}
+
+/// However much is exposed: the next connections find memory for their receive buffers, and what the device was not told of
+/// is reached all the same.
+#[test]
+fn exposed_memory_leaves_room_for_connections() {
+    const LENGTH: usize = 1 << 20;
+    const ALONE: &str = "XIO_LIMITED";
+    watchdog();
+    if std::env::var_os(ALONE).is_none() {
+        // In a process of its own: the connection manager serves nobody whose rights have changed since it was opened.
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let only = ["--exact", "exposed_memory_leaves_room_for_connections", "--nocapture"];
+        let output = command.args(only).env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let what = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}\n{what}");
+        return;
+    }
+    limit_locked_memory(32 << 20);
+    for _ in 0..2 {
+        let mut pair = Pair::new(rdma_support::fabric());
+        let (connection, peer) = pair.connect();
+        let mut regions = Vec::new();
+        let read = |pair: &mut Pair, number: u8, remote: &RemoteRegion| {
+            let landing = Landing::Pool(8192);
+            pair.client.remote_read(connection, remote, 0, landing, 1, SendOptions::default()).unwrap();
+            let Event::Response { outcome: Ok(reply), .. } = pair.client_event() else { panic!("{number}") };
+            assert_eq!(reply.data.to_vec(), [number; 8192]);
+        };
+        for number in 0..48 {
+            let region = Region::allocate(LENGTH, false).unwrap();
+            region.slice(0, LENGTH).unwrap().copy_from(0, &[number; LENGTH]);
+            let remote = pair.server.expose(peer, &region, 0, LENGTH, Access::READ).unwrap();
+            if number == 0 {
+                // The memory that reads land in is the client's, in the same process here: it comes first.
+                read(&mut pair, number, &remote);
+            }
+            regions.push((region, remote));
+        }
+        for _ in 0..200 {
+            pair.step();
+        }
+        for (number, (_, remote)) in (0..).zip(&regions) {
+            read(&mut pair, number, remote);
+        }
+        let alone = pair.client.statistics().snapshot().operations_alone;
+        assert!((8..16).contains(&alone), "{alone} of 48 within half of the limit");
+        for _ in 0..4 {
+            let (other, _) = pair.connect();
+            pair.echo(other, OutgoingRequest::new(b"x", 1));
+        }
+        // Given back with the pair: the second round finds as much.
+    }
 }
 
 #[test]

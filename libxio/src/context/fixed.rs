@@ -160,16 +160,9 @@ impl Drop for FixedBuffers {
     }
 }
 
-/// What the contexts of this process may pin: all that they like, or a part of what its user may lock. A container's root
-/// has no such right, mostly.
+/// What the contexts of this process may pin: all that they like, or a part of what its user may lock.
 fn locked_max() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    let may_lock_all = rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::IPC_LOCK));
-    match limit {
-        Some(limit) if !may_lock_all => limit / LOCKED_PARTS,
-        _ => u64::MAX,
-    }
+    crate::sys::locked_memory_max().map_or(u64::MAX, |limit| limit / LOCKED_PARTS)
 }
 
 impl Context {

@@ -117,6 +117,15 @@ pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<libc::ucred
     if outcome == 0 { Ok(credentials) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes that this process may lock; `None` where there is no limit, or none for this thread. A container's root has that
+/// right (CAP_IPC_LOCK) seldom.
+pub(crate) fn locked_memory_max() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    let may_lock_all = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::IPC_LOCK));
+    limit.filter(|_| !may_lock_all)
+}
+
 /// Random bytes of the kernel, for session identities and keys.
 pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];

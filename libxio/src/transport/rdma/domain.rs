@@ -5,6 +5,7 @@
 //! registrations give rights to the peer. Accepted links of all peers share another one, whose registrations give none.
 
 use super::RdmaOptions;
+use super::locked;
 use super::registration::Registrations;
 use super::verbs::{Device, DeviceLimits, ProtectionDomain, RegisteredRegion, SharedReceiveQueue, check};
 use rdma_sys as sys;
@@ -46,6 +47,8 @@ pub(super) struct Domain {
     protection: Arc<ProtectionDomain>,
     pub device: Device,
     pub limits: DeviceLimits,
+    /// What may be registered of memory that can do without.
+    pub registered_bytes_max: u64,
     identity: Identity,
 }
 
@@ -84,8 +87,11 @@ impl Domain {
         }
         let protection = Arc::new(ProtectionDomain::new(device)?);
         let receives = SharedReceives::new(&protection, &limits)?;
-        let registrations = Registrations::new(&protection, matches!(identity, Identity::Server(_)));
-        Ok(Domain { receives: Mutex::new(receives), registrations, protection, device, limits, identity })
+        let registered_bytes_max = locked::bytes_max(options.registered_bytes_max);
+        let exposes = matches!(identity, Identity::Server(_));
+        let registrations = Registrations::new(&protection, exposes, registered_bytes_max);
+        let receives = Mutex::new(receives);
+        Ok(Domain { receives, registrations, protection, device, limits, registered_bytes_max, identity })
     }
 
     pub(super) fn protection(&self) -> &Arc<ProtectionDomain> {

@@ -113,9 +113,10 @@ impl Exposing {
             self.open(completions, notes)?;
         }
         let rights = Rights::Exposed { read: access.read, write: access.write };
+        let (bytes_max, address, length) = (domain.registered_bytes_max, memory.as_ptr(), memory.len());
         // SAFETY: the region is held beside the registration, so it stays mapped; its users know that a peer writes it.
         let registration =
-            unsafe { MemoryRegion::register(&table.protection, memory.as_ptr(), memory.len(), rights)? };
+            unsafe { MemoryRegion::register_within(bytes_max, &table.protection, address, length, rights)? };
         let grant = Grant {
             number,
             access,

@@ -4,7 +4,7 @@
 //! `endpoint.rs` is the queue pair that they post to; `domain.rs` and `registration.rs` hold what the links of a context
 //! share on a device. `verbs.rs` and `cm.rs` wrap the two libraries, which are loaded at run time: where they, or
 //! devices, are missing, asking for this transport gives an error that says so. `exposing.rs` and `reaching.rs` are the
-//! two ends of one-sided operations. `message.rs`, `notes.rs` and `credit.rs` are pure.
+//! two ends of one-sided operations; `locked.rs` bounds what is registered. `message.rs`, `notes.rs` and `credit.rs` are pure.
 
 mod cm;
 mod credit;
@@ -20,6 +20,7 @@ mod info;
 mod layout;
 mod lending;
 mod link;
+mod locked;
 mod message;
 mod notes;
 mod reaching;
@@ -90,6 +91,11 @@ pub struct RdmaOptions {
     /// One-sided operations are done by the device of the side that asks, without the owner's doing, where both sides and
     /// their devices can do that. Default: true. Otherwise the owner's context carries each of them out.
     pub one_sided: bool,
+    /// Most memory in bytes that is registered with devices for what can do without: exposed memory (which is reached by
+    /// frames otherwise), regions and pools (whose data is copied otherwise); all contexts of the process count. Receive
+    /// buffers are not in it. Default, `None`: half of what the process may lock (RLIMIT_MEMLOCK), so that new
+    /// connections find some for theirs; no limit where there is none, or with CAP_IPC_LOCK.
+    pub registered_bytes_max: Option<u64>,
     /// A port may be down for so long before its connections end: what was lost meanwhile, the device sends again. More
     /// than 3 seconds are of little use, since the device gives up after 3.8 where something is on its way. Default: 2 s.
     pub port_down_grace: Duration,
@@ -102,6 +108,7 @@ impl Default for RdmaOptions {
             register_min: 64 << 10,
             shared_receives: true,
             one_sided: true,
+            registered_bytes_max: None,
             port_down_grace: Duration::from_secs(2),
         }
     }

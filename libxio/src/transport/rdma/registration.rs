@@ -43,6 +43,8 @@ pub(super) struct Keys {
 pub(super) struct Registrations {
     protection: Arc<ProtectionDomain>,
     access: Access,
+    /// Most that may be registered, by all of the process.
+    bytes_max: u64,
     known: Mutex<HashMap<u64, (MemoryRegion, WeakRegion)>>,
     /// The zeros that have no memory of their own; `None` inside where they can't be registered.
     zeros: OnceLock<Option<MemoryRegion>>,
@@ -53,11 +55,16 @@ pub(super) struct Registrations {
 
 impl Registrations {
     /// `exposes`: the peers of the domain get rights to what is registered.
-    pub(super) fn new(protection: &Arc<ProtectionDomain>, exposes: bool) -> Arc<Registrations> {
+    pub(super) fn new(
+        protection: &Arc<ProtectionDomain>,
+        exposes: bool,
+        bytes_max: u64,
+    ) -> Arc<Registrations> {
         let access = if exposes { Access::Remote } else { Access::Local };
         let registrations = Arc::new(Registrations {
             protection: Arc::clone(protection),
             access,
+            bytes_max,
             known: Mutex::default(),
             zeros: OnceLock::new(),
             made: AtomicU64::new(0),
@@ -84,7 +91,7 @@ impl Registrations {
     }
 
     /// The keys of a buffer's region; `None` where it has none, or it can't be registered (the limit on locked memory,
-    /// the device's own): its bytes are copied then.
+    /// our part of it, the device's own): its bytes are copied then.
     fn find(&self, buffer: &Buffer) -> Option<Keys> {
         if is_zeros(buffer) {
             return self.find_zeros();
@@ -102,9 +109,7 @@ impl Registrations {
             std::collections::hash_map::Entry::Vacant(place) => {
                 // SAFETY: the region is mapped while it lives; see `forget` for its end. Peers of the domain may write
                 // it at any time, which its users know (`Buffer::try_as_slice`).
-                let registered = unsafe {
-                    MemoryRegion::register(&self.protection, region.as_ptr(), region.len(), self.access)
-                };
+                let registered = unsafe { self.register(region.as_ptr(), region.len()) };
                 match registered {
                     Ok(registration) => {
                         self.made.fetch_add(1, Ordering::Relaxed);
@@ -119,6 +124,16 @@ impl Registrations {
         };
         let remote = if self.expose() { registration.remote_key() } else { 0 };
         Some(Keys { region: region.number(), local: registration.local_key(), remote })
+    }
+
+    /// Registers memory, within what may be.
+    ///
+    /// # Safety
+    /// As for [`MemoryRegion::register`].
+    unsafe fn register(&self, address: *mut u8, length: usize) -> io::Result<MemoryRegion> {
+        let (bytes_max, access) = (self.bytes_max, self.access);
+        // SAFETY: the caller's promise.
+        unsafe { MemoryRegion::register_within(bytes_max, &self.protection, address, length, access) }
     }
 
     fn find_zeros(&self) -> Option<Keys> {
@@ -146,6 +161,7 @@ impl Registrations {
     pub(super) unsafe fn again(&self, piece: PlacedPiece) -> io::Result<MemoryRegion> {
         // An address of this process.
         let address = piece.offset as *mut u8;
+        // Without a limit of ours: it had its part when it was lent, and can't go another way any more.
         // SAFETY: the caller's promise.
         let made =
             unsafe { MemoryRegion::register(&self.protection, address, piece.length as usize, self.access) };
@@ -159,8 +175,7 @@ impl Registrations {
     /// As for [`MemoryRegion::register`].
     pub(super) unsafe fn once(&self, buffer: &Buffer) -> Option<MemoryRegion> {
         // SAFETY: the caller's promise.
-        let made =
-            unsafe { MemoryRegion::register(&self.protection, buffer.as_ptr(), buffer.len(), self.access) };
+        let made = unsafe { self.register(buffer.as_ptr(), buffer.len()) };
         self.made_once.fetch_add(u64::from(made.is_ok()), Ordering::Relaxed);
         made.ok()
     }

@@ -1,6 +1,7 @@
 //! The verbs that we use, each wrapped once: an object per type, destroyed on drop, in the order that the owners' fields
 //! give. The libraries are loaded at run time; where they are missing, every call fails with `EOPNOTSUPP`.
 
+use super::locked::Part;
 use crate::{Buffer, Region};
 use rdma_sys as sys;
 use std::ffi::{CStr, c_int};
@@ -185,6 +186,8 @@ pub(super) struct MemoryRegion {
     is_ended: bool,
     /// The domain goes after what is in it.
     _domain: Arc<ProtectionDomain>,
+    /// Of what may be registered, where it counts; given back after the registration.
+    _part: Option<Part>,
 }
 
 // SAFETY: as for `ProtectionDomain`.
@@ -227,7 +230,25 @@ impl MemoryRegion {
         // SAFETY: the caller's promise, and the domain is alive.
         let raw = unsafe { sys::ibv_reg_mr(domain.as_ptr(), address.cast(), length, access) };
         let raw = NonNull::new(raw).ok_or_else(last_error)?;
-        Ok(MemoryRegion { raw, is_ended: false, _domain: Arc::clone(domain) })
+        Ok(MemoryRegion { raw, is_ended: false, _domain: Arc::clone(domain), _part: None })
+    }
+
+    /// As [`MemoryRegion::register`], for what can do without: if no more than `bytes_max` are registered for that.
+    ///
+    /// # Safety
+    /// As for [`MemoryRegion::register`].
+    pub(super) unsafe fn register_within(
+        bytes_max: u64,
+        domain: &Arc<ProtectionDomain>,
+        address: *mut u8,
+        length: usize,
+        access: Access,
+    ) -> io::Result<MemoryRegion> {
+        let part = Part::take(address, length, bytes_max)?;
+        // SAFETY: the caller's promise.
+        let mut region = unsafe { MemoryRegion::register(domain, address, length, access)? };
+        region._part = Some(part);
+        Ok(region)
     }
 
     /// Takes the registration back at once: afterwards the device touches the memory no more. Not to be used any more.
