@@ -10,8 +10,13 @@
 mod rdma_support;
 
 use conformance::{Pair, pattern};
-use libxio::{Buffer, Connection, ContextOptions, Error, Event, Landing, OutgoingRequest, OutgoingResponse};
+use libxio::{
+    AcceptOptions, Buffer, Connection, ConnectionOptions, Context, ContextOptions, Error, Event, Landing,
+    OutgoingRequest, OutgoingResponse, ServerOptions, Session,
+};
 use std::process::{Child, Command};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Requests at a time: reads and writes, small and large.
@@ -231,6 +236,61 @@ fn what_is_cut_for_a_moment_goes_on() {
         keep_busy(&mut pair, connection, &mut sent, Duration::from_secs(4));
     }
     pair.finish(connection);
+}
+
+/// Links of several contexts, which sleep on threads of their own: one of them takes the device's event, and all hear of it.
+#[test]
+fn while_idle_every_thread_hears_of_it() {
+    let fabric = rdma_support::fabric();
+    let patient = || ContextOptions { keepalive: Duration::from_secs(600), ..ContextOptions::default() };
+    let mut server = Context::new(patient()).unwrap();
+    let listening = server.listen(&fabric.listen, ServerOptions::default()).unwrap();
+    let uri = server.local_uri(listening).unwrap();
+    let stop = server.handle();
+    let serving = thread::spawn(move || {
+        let accept = |server: &mut Context, event| {
+            if let Event::ConnectionRequest(request) = event {
+                server.accept(request, AcceptOptions::new()).unwrap();
+            }
+        };
+        server.run(accept).unwrap();
+    });
+    let (say, said) = mpsc::channel();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (uri, say, options) = (uri.clone(), say.clone(), patient());
+            thread::spawn(move || {
+                let mut client = Context::new(options).unwrap();
+                client.connect(&Session::new(uri), ConnectionOptions::default()).unwrap();
+                loop {
+                    client.wait(Some(CUT_TIME)).unwrap();
+                    match client.next_event() {
+                        Some(Event::Connected { .. }) => say.send(()).unwrap(),
+                        Some(Event::Closed { reason, .. }) => return Some(reason),
+                        Some(other) => panic!("{other:?}"),
+                        None => return None,
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in &clients {
+        said.recv_timeout(CUT_TIME).unwrap();
+    }
+    // All are asleep.
+    thread::sleep(Duration::from_secs(1));
+    let mut cut = Cut::now("ip link set cable1 down", &["ip link set cable1 up"]);
+    while !cut.is_done() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    for client in clients {
+        let reason = client.join().unwrap();
+        let Some(Error::ConnectionLost { errno, .. }) = reason else { panic!("{reason:?}") };
+        assert_eq!(errno, libc::ENETDOWN);
+    }
+    drop(cut);
+    stop.stop();
+    serving.join().unwrap();
 }
 
 /// Nothing is on its way, and the loop sleeps: the end of the grace wakes it.

@@ -1,10 +1,14 @@
 //! Events of devices (a port goes down or comes up, the device fails). A device has one queue of them for the whole
-//! process: any link that finds something there takes it and notes it for all. A port that is down ends its links after a
-//! grace: the device sends again what was lost meanwhile.
+//! process: any link that finds something there takes it, notes it for all, and rings for those that sleep on other threads.
+//! A port that is down ends its links after a grace: the device sends again what was lost meanwhile.
 
 use super::verbs::{Device, set_nonblocking};
 use rdma_sys as sys;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use std::ffi::c_int;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,12 +16,18 @@ use std::time::{Duration, Instant};
 /// Ports of a device are numbered from 1 up to 255.
 const PORTS: usize = 256;
 
+/// Descriptors that a link waits for: of the completion queue, the identifier, the device, its bell and the alarm; and of
+/// devices that it has tried to connect by.
+const DESCRIPTORS_MAX: usize = 16;
+
 /// What is known of a device in this process.
 #[derive(Debug)]
 struct DeviceState {
     device: Device,
     /// Held by who takes events: two threads could note a port's going down and coming up in the wrong order.
     taking: Mutex<()>,
+    /// Rung when something was noted here; `None` where there was no descriptor for it: then links notice by themselves.
+    bell: Option<Bell>,
     /// Since when each port is down, in milliseconds of [`now_ms`]; 0 where it is not known to be.
     ports_down: [AtomicU64; PORTS],
     has_failed: AtomicBool,
@@ -33,6 +43,29 @@ static DEVICES: Mutex<Vec<Arc<DeviceState>>> = Mutex::new(Vec::new());
 pub(super) struct DeviceWatch {
     state: Arc<DeviceState>,
     port: u8,
+    /// Rings heard.
+    heard: u64,
+}
+
+/// A descriptor that is never read, so that it rings for all who wait for its edges.
+#[derive(Debug)]
+struct Bell {
+    descriptor: OwnedFd,
+    /// Counted after the ring: who hears one and does not find it counted yet hears it again.
+    rung: AtomicU64,
+}
+
+impl Bell {
+    fn new() -> io::Result<Bell> {
+        let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Bell { descriptor, rung: AtomicU64::new(0) })
+    }
+
+    fn ring(&self) {
+        // It is full after 2^64 of them.
+        let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
+        self.rung.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// How a link's port and device are.
@@ -64,6 +97,13 @@ struct RawEvent {
 
 const _: () = assert!(size_of::<RawEvent>() == size_of::<sys::ibv_async_event>());
 
+/// Takes the edges that a link's descriptor shows: afterwards it is readable only for what still waits.
+pub(super) fn take_edges(descriptors: &OwnedFd) -> io::Result<()> {
+    let mut events = [const { MaybeUninit::uninit() }; DESCRIPTORS_MAX];
+    epoll::wait(descriptors, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(())
+}
+
 impl DeviceWatch {
     pub(super) fn new(device: Device, port: u8) -> DeviceWatch {
         let mut known = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,6 +118,7 @@ impl DeviceWatch {
                 let state = Arc::new(DeviceState {
                     taking: Mutex::new(()),
                     device,
+                    bell: Bell::new().inspect_err(|error| tracing::warn!(%error, "no descriptor")).ok(),
                     ports_down: std::array::from_fn(|_| AtomicU64::new(0)),
                     has_failed: AtomicBool::new(false),
                     is_removed: AtomicBool::new(false),
@@ -86,7 +127,18 @@ impl DeviceWatch {
                 state
             }
         };
-        DeviceWatch { state, port }
+        DeviceWatch { state, port, heard: 0 }
+    }
+
+    /// To wait for its edges: it rings when another link has noted something.
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.state.bell.as_ref().map(|bell| bell.descriptor.as_fd())
+    }
+
+    /// Whether it has rung since this was last asked.
+    pub(super) fn has_rung(&mut self) -> bool {
+        let rung = self.state.bell.as_ref().map_or(0, |bell| bell.rung.load(Ordering::Acquire));
+        std::mem::replace(&mut self.heard, rung) != rung
     }
 
     /// The device is being taken away.
@@ -133,14 +185,25 @@ impl DeviceState {
     fn take_events(&self) {
         // Whoever has it takes them all.
         let Ok(_taking) = self.taking.try_lock() else { return };
+        if self.take_all()
+            && let Some(bell) = &self.bell
+        {
+            bell.ring();
+        }
+    }
+
+    /// Takes the events; whether there was one.
+    fn take_all(&self) -> bool {
+        let mut some = false;
         loop {
             let mut event = RawEvent { element: 0, kind: -1 };
             let raw = (&raw mut event).cast::<sys::ibv_async_event>();
             // SAFETY: the device is open while a link on it lives, its queue does not block, and the struct has the
             // size that the call fills.
             if unsafe { sys::ibv_get_async_event(self.device.as_ptr(), raw) } != 0 {
-                return;
+                return some;
             }
+            some = true;
             // The port's number is a 32-bit part of the union.
             let port = event.element as u32;
             if event.kind == sys::ibv_event_type::IBV_EVENT_PORT_ERR as c_int {
@@ -167,6 +230,32 @@ impl DeviceState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    /// Each of those who wait hears each ring once, however many wait.
+    #[test]
+    fn a_bell_rings_for_all_and_once() {
+        let bell = Bell::new().unwrap();
+        let ends = [(); 3].map(|()| {
+            let end = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+            let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&end, &bell.descriptor, epoll::EventData::new_u64(0), edges).unwrap();
+            end
+        });
+        let hears = |end: &OwnedFd| {
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&now)).unwrap() == 1
+        };
+        for round in 0..3 {
+            assert!(!ends.iter().any(hears), "{round}");
+            bell.ring();
+            for end in &ends {
+                assert!(hears(end) && hears(end));
+                take_edges(end).unwrap();
+                assert!(!hears(end));
+            }
+        }
+    }
 
     #[test]
     fn a_port_may_be_down_for_the_grace() {

@@ -25,6 +25,7 @@ use crate::{Access, Buffer, Sgl};
 use one_sided::Parts;
 use rdma_sys::ibv_wc_status as status;
 use rustix::event::epoll;
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +61,7 @@ pub(super) struct RdmaLink {
     endpoint: Option<Endpoint>,
     // After the endpoint, which is stopped before the identifier goes.
     id: CmId,
-    /// Of the completion queue, the identifier and the device.
+    /// Of the completion queue, the identifier, the device and its bell.
     descriptors: OwnedFd,
     // After the identifier, for it lets go of a removed device.
     watch: Option<DeviceWatch>,
@@ -192,8 +193,15 @@ impl RdmaLink {
         let Some(fd) = fd else { return Ok(()) };
         // SAFETY: the descriptor is the identifier's, the completion queue's or the device's, which all live now.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let data = epoll::EventData::new_u64(0);
-        Ok(epoll::add(&self.descriptors, fd, data, epoll::EventFlags::IN)?)
+        self.wait_on(fd, epoll::EventFlags::IN)
+    }
+
+    fn wait_on(&self, fd: BorrowedFd<'_>, events: epoll::EventFlags) -> io::Result<()> {
+        match epoll::add(&self.descriptors, fd, epoll::EventData::new_u64(0), events) {
+            // By an address that was tried before, on the same device.
+            Err(Errno::EXIST) => Ok(()),
+            outcome => Ok(outcome?),
+        }
     }
 
     fn die(&mut self, error: LinkError) {

@@ -4,10 +4,11 @@ use super::super::cm::{CmEvent, CmEventKind, CmId, ConnectParameters};
 use super::super::credit::Credits;
 use super::super::domain::{Identity, MESSAGE_BYTES};
 use super::super::endpoint::Endpoint;
-use super::super::events::{DeviceWatch, Health};
+use super::super::events::{DeviceWatch, Health, take_edges};
 use super::super::message::{BadGreeting, Greeting};
 use super::{ACK_TIMEOUT_EXPONENT, Phase, READS_MAX, RESOLVE_TIME, RETRY_COUNT, RdmaLink, errno, failure_of};
 use crate::transport::LinkError;
+use rustix::event::epoll::{self, EventFlags};
 use rustix::time as timerfd;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -42,6 +43,9 @@ impl RdmaLink {
         let endpoint = Endpoint::new(&self.id, domain)?;
         let completions = endpoint.completion_fd();
         self.endpoint = Some(endpoint);
+        if let Some(bell) = watch.bell() {
+            self.wait_on(bell, EventFlags::IN | EventFlags::ET)?;
+        }
         self.watch = Some(watch);
         self.wait_for(Some(completions))?;
         self.wait_for(Some(device.async_fd()))
@@ -89,6 +93,12 @@ impl RdmaLink {
                     break;
                 }
             }
+        }
+        // Before what was noted is looked at: what is noted later rings again.
+        if self.watch.as_mut().is_some_and(DeviceWatch::has_rung)
+            && let Err(cause) = take_edges(&self.descriptors)
+        {
+            self.die(LinkError::Failed(errno(&cause)));
         }
         let grace = self.shared.options.port_down_grace;
         let health = self.watch.as_ref().map_or(Health::Sound, |watch| watch.check(grace));
@@ -194,6 +204,10 @@ impl RdmaLink {
             endpoint.stop(&self.id, Vec::new());
         }
         let watch = self.watch.take();
+        if let Some(bell) = watch.as_ref().and_then(DeviceWatch::bell) {
+            // Nobody listens to it any more.
+            let _ = epoll::delete(&self.descriptors, bell);
+        }
         let outcome = self.resolve_next(errno);
         // The identifier before was of its device.
         drop(watch);
