@@ -3,9 +3,8 @@
 //! The memory is cut into segments, each under a lock of its own, so that workers seldom meet; it is taken from the
 //! system when it is first written.
 
-use super::null::{check_flags, only_itself};
-use super::{Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step};
-use libxio::{Completion, Sgl};
+use super::{Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, only_itself};
+use libxio::Sgl;
 use raio::proto::{Attributes, ExportKind, OpenFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -157,20 +156,6 @@ impl Backend for MemoryBackend {
         only_itself(name)?;
         Ok(self.store.attributes(OpenFlags::WRITE))
     }
-
-    fn list(&self, _name: &[u8], _cookie: u64, _room: usize) -> Result<Listing, Errno> {
-        Err(libc::ENOTDIR)
-    }
-
-    fn unlink(&self, name: &[u8], _directory: bool) -> Result<(), Errno> {
-        only_itself(name)?;
-        Err(libc::EPERM)
-    }
-
-    fn rename(&self, from: &[u8], _to: &[u8], _no_replace: bool) -> Result<(), Errno> {
-        only_itself(from)?;
-        Err(libc::EPERM)
-    }
 }
 
 #[derive(Debug)]
@@ -218,10 +203,6 @@ impl OpenFile for MemoryFile {
             Command::Discard { .. } | Command::Truncate { .. } => return Step::Block(data, 0),
             Command::Stat => Ok(Done::Attributes(Box::new(self.store.attributes(self.flags)))),
         })
-    }
-
-    fn resume(&self, _command: &mut Command, _completion: Completion) -> Step {
-        Step::Ended(Err(libc::EIO))
     }
 
     fn block(&self, command: Command, _memory: Sgl, _done: usize) -> Outcome {

@@ -21,7 +21,8 @@ use std::sync::Arc;
 /// An errno value (Linux numbering).
 pub type Errno = i32;
 
-/// What an export stands for. Names are relative to the export, in bytes, without NUL; the export itself is `.`.
+/// What an export stands for. Names are relative to the export, in bytes, without NUL; the export itself is `.`. What is not
+/// said otherwise is that of an export of one file.
 pub trait Backend: Send + Sync {
     /// What it is.
     fn kind(&self) -> ExportKind;
@@ -45,19 +46,35 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// What getdents(2) says; ENOTDIR.
-    fn list(&self, name: &[u8], cookie: u64, room: usize) -> Result<Listing, Errno>;
+    fn list(&self, name: &[u8], cookie: u64, room: usize) -> Result<Listing, Errno> {
+        let _ = (name, cookie, room);
+        Err(libc::ENOTDIR)
+    }
 
     /// Removes a name.
     ///
     /// # Errors
     /// What unlink(2) says.
-    fn unlink(&self, name: &[u8], directory: bool) -> Result<(), Errno>;
+    fn unlink(&self, name: &[u8], directory: bool) -> Result<(), Errno> {
+        let _ = directory;
+        only_itself(name)?;
+        Err(self.stays())
+    }
 
     /// Gives a file another name.
     ///
     /// # Errors
     /// What rename(2) says.
-    fn rename(&self, from: &[u8], to: &[u8], no_replace: bool) -> Result<(), Errno>;
+    fn rename(&self, from: &[u8], to: &[u8], no_replace: bool) -> Result<(), Errno> {
+        let _ = (to, no_replace);
+        only_itself(from)?;
+        Err(self.stays())
+    }
+
+    /// What who would remove or rename an export hears that is one file.
+    fn stays(&self) -> Errno {
+        libc::EPERM
+    }
 }
 
 /// A part of a directory.
@@ -166,8 +183,12 @@ pub trait OpenFile: Send + Sync {
     /// Begins a command; runs on the loop and does not wait.
     fn start(&self, command: &mut Command, data: Sgl, memory: &mut dyn Memory) -> Step;
 
-    /// Goes on after an operation of the ring; runs on the loop and does not wait.
-    fn resume(&self, command: &mut Command, completion: Completion) -> Step;
+    /// Goes on after an operation of the ring; runs on the loop and does not wait. A file that hands none to it has nothing to
+    /// go on with.
+    fn resume(&self, command: &mut Command, completion: Completion) -> Step {
+        let _ = (command, completion);
+        Step::Ended(Err(libc::EIO))
+    }
 
     /// Whether its data goes past the page cache: memory for it is worth pinning.
     fn is_direct(&self) -> bool {
@@ -176,6 +197,22 @@ pub trait OpenFile: Send + Sync {
 
     /// Does the rest of a command from byte `done` of its memory on; runs off the loop and may wait.
     fn block(&self, command: Command, memory: Sgl, done: usize) -> Outcome;
+}
+
+/// EOK for the export itself, else the errno that a path below a file gets.
+fn only_itself(name: &[u8]) -> Result<(), Errno> {
+    if name == b"." { Ok(()) } else { Err(libc::ENOTDIR) }
+}
+
+/// Whether a file of one export can be opened so.
+fn check_flags(flags: OpenFlags) -> Result<(), Errno> {
+    if flags.contains(OpenFlags::DIRECTORY) {
+        return Err(libc::ENOTDIR);
+    }
+    if flags.contains(OpenFlags::CREATE.with(OpenFlags::EXCLUSIVE)) {
+        return Err(libc::EEXIST);
+    }
+    Ok(())
 }
 
 /// The errno of a failed call.

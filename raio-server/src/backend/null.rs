@@ -1,8 +1,8 @@
 //! The null backend: zeros to read up to its size, and nothing kept of what is written. For measuring everything but
 //! the storage, and because programs of R-AIO open `/dev/null` for that.
 
-use super::{Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step};
-use libxio::{Completion, Sgl, zeros};
+use super::{Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, only_itself};
+use libxio::{Sgl, zeros};
 use raio::proto::{Attributes, ExportKind, OpenFlags};
 use std::sync::Arc;
 
@@ -39,22 +39,6 @@ impl NullBackend {
     }
 }
 
-/// EOK for the export itself, else the errno that a path below a file gets.
-pub(super) fn only_itself(name: &[u8]) -> Result<(), Errno> {
-    if name == b"." { Ok(()) } else { Err(libc::ENOTDIR) }
-}
-
-/// Whether a file of one export can be opened so.
-pub(super) fn check_flags(flags: OpenFlags) -> Result<(), Errno> {
-    if flags.contains(OpenFlags::DIRECTORY) {
-        return Err(libc::ENOTDIR);
-    }
-    if flags.contains(OpenFlags::CREATE.with(OpenFlags::EXCLUSIVE)) {
-        return Err(libc::EEXIST);
-    }
-    Ok(())
-}
-
 impl Backend for NullBackend {
     fn kind(&self) -> ExportKind {
         ExportKind::Null
@@ -73,20 +57,6 @@ impl Backend for NullBackend {
     fn stat(&self, name: &[u8]) -> Result<Attributes, Errno> {
         only_itself(name)?;
         Ok(self.attributes(OpenFlags::WRITE))
-    }
-
-    fn list(&self, _name: &[u8], _cookie: u64, _room: usize) -> Result<Listing, Errno> {
-        Err(libc::ENOTDIR)
-    }
-
-    fn unlink(&self, name: &[u8], _directory: bool) -> Result<(), Errno> {
-        only_itself(name)?;
-        Err(libc::EPERM)
-    }
-
-    fn rename(&self, from: &[u8], _to: &[u8], _no_replace: bool) -> Result<(), Errno> {
-        only_itself(from)?;
-        Err(libc::EPERM)
     }
 }
 
@@ -117,10 +87,6 @@ impl OpenFile for NullFile {
             Command::Flush { .. } | Command::Discard { .. } | Command::Truncate { .. } => Ok(Done::Moved(0)),
             Command::Stat => Ok(Done::Attributes(Box::new(self.backend.attributes(self.flags)))),
         })
-    }
-
-    fn resume(&self, _command: &mut Command, _completion: Completion) -> Step {
-        Step::Ended(Err(libc::EIO))
     }
 
     fn block(&self, _command: Command, _memory: Sgl, _done: usize) -> Outcome {

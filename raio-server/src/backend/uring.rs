@@ -5,7 +5,8 @@
 //! is left over after an early return of the kernel is done off the loop.
 
 use super::{
-    Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step, attributes, errno, path,
+    Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step, attributes, errno, only_itself,
+    path,
 };
 use libxio::{Completion, FileOp, Sgl};
 use raio::proto::{Attributes, DirectoryEntry, EntryWriter, ExportKind, FileKind, OpenFlags};
@@ -175,10 +176,6 @@ impl FileBackend {
         let fd = open_path(path, flags, Mode::empty()).map_err(|cause| cause.raw_os_error())?;
         attributes::of(fd.as_fd())
     }
-
-    fn itself(name: &[u8]) -> Result<(), Errno> {
-        super::null::only_itself(name)
-    }
 }
 
 impl Backend for FileBackend {
@@ -191,7 +188,7 @@ impl Backend for FileBackend {
     }
 
     fn open(&self, name: &[u8], flags: OpenFlags, mode: u32) -> Result<Arc<dyn OpenFile>, Errno> {
-        FileBackend::itself(name)?;
+        only_itself(name)?;
         let (os, mode) = os_flags(flags, mode);
         let fd = rustix::fs::openat(CWD, &self.path, os | OFlags::CLOEXEC, mode)
             .map_err(|cause| cause.raw_os_error())?;
@@ -201,24 +198,14 @@ impl Backend for FileBackend {
     }
 
     fn stat(&self, name: &[u8]) -> Result<Attributes, Errno> {
-        FileBackend::itself(name)?;
+        only_itself(name)?;
         let found = FileBackend::look(&self.path)?;
         self.size.store(found.size, Ordering::Relaxed);
         Ok(found)
     }
 
-    fn list(&self, _name: &[u8], _cookie: u64, _room: usize) -> Result<Listing, Errno> {
-        Err(libc::ENOTDIR)
-    }
-
-    fn unlink(&self, name: &[u8], _directory: bool) -> Result<(), Errno> {
-        FileBackend::itself(name)?;
-        Err(libc::EBUSY)
-    }
-
-    fn rename(&self, from: &[u8], _to: &[u8], _no_replace: bool) -> Result<(), Errno> {
-        FileBackend::itself(from)?;
-        Err(libc::EBUSY)
+    fn stays(&self) -> Errno {
+        libc::EBUSY
     }
 }
 
