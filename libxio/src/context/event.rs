@@ -3,7 +3,7 @@
 
 use super::arrived::Arrived;
 use super::handles::{Connection, FdId, OpId, RequestId, Server, TimerId};
-use super::message::{CancelOutcome, Incoming, OneWay, Receipt};
+use super::message::{CancelOutcome, Incoming, OneWay, Receipt, parts_of_a_message};
 use crate::reactor::Key;
 use crate::{Buffer, Error, HeaderBytes, Result, Sgl, wire};
 use std::any::Any;
@@ -313,35 +313,9 @@ pub struct Request {
     pub(crate) record: Box<Arrived>,
 }
 
+parts_of_a_message!(Request, "The sender's byte grant is renewed when the request is answered.");
+
 impl Request {
-    /// The connection it came by.
-    #[must_use]
-    #[inline]
-    pub fn connection(&self) -> Connection {
-        self.record.connection
-    }
-
-    /// The small leading part.
-    #[must_use]
-    #[inline]
-    pub fn header(&self) -> &[u8] {
-        &self.record.header
-    }
-
-    /// The data.
-    #[must_use]
-    #[inline]
-    pub fn data(&self) -> &Sgl {
-        &self.record.data
-    }
-
-    /// Takes the data out, to move it into a file operation, say. The sender's byte grant is renewed when the request
-    /// is answered.
-    #[inline]
-    pub fn take_data(&mut self) -> Sgl {
-        std::mem::take(&mut self.record.data)
-    }
-
     /// Most bytes of data that the response may carry.
     #[must_use]
     #[inline]
@@ -354,19 +328,6 @@ impl Request {
     #[inline]
     pub fn id(&self) -> RequestId {
         self.record.request_id()
-    }
-
-    /// Whether its sender wants to know that it was read: see
-    /// [`Context::give_receipt`](crate::Context::give_receipt).
-    #[must_use]
-    pub fn wants_receipt(&self) -> bool {
-        self.record.wants_receipt
-    }
-
-    /// Whether its sender says that more messages follow at once, so that work may be gathered.
-    #[must_use]
-    pub fn more(&self) -> bool {
-        self.record.more
     }
 }
 

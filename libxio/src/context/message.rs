@@ -60,42 +60,56 @@ pub struct OneWay {
     pub(crate) record: Box<Arrived>,
 }
 
-impl OneWay {
-    /// The connection it came by.
-    #[must_use]
-    pub fn connection(&self) -> Connection {
-        self.record.connection
-    }
+/// What every message of the peer has: its parts, and what its sender says of it.
+macro_rules! parts_of_a_message {
+    ($message:ident, $renewed:literal) => {
+        impl $message {
+            /// The connection it came by.
+            #[must_use]
+            #[inline]
+            pub fn connection(&self) -> Connection {
+                self.record.connection
+            }
 
-    /// The small leading part.
-    #[must_use]
-    pub fn header(&self) -> &[u8] {
-        &self.record.header
-    }
+            /// The small leading part.
+            #[must_use]
+            #[inline]
+            pub fn header(&self) -> &[u8] {
+                &self.record.header
+            }
 
-    /// The data.
-    #[must_use]
-    pub fn data(&self) -> &Sgl {
-        &self.record.data
-    }
+            /// The data.
+            #[must_use]
+            #[inline]
+            pub fn data(&self) -> &Sgl {
+                &self.record.data
+            }
 
-    /// Takes the data out. The sender's grants are renewed when the message is released.
-    pub fn take_data(&mut self) -> Sgl {
-        std::mem::take(&mut self.record.data)
-    }
+            /// Takes the data out, to move it into a file operation, say.
+            #[doc = $renewed]
+            #[inline]
+            pub fn take_data(&mut self) -> Sgl {
+                std::mem::take(&mut self.record.data)
+            }
 
-    /// Whether its sender wants a receipt.
-    #[must_use]
-    pub fn wants_receipt(&self) -> bool {
-        self.record.wants_receipt
-    }
+            /// Whether its sender wants to know that it was read: see
+            /// [`Context::give_receipt`](crate::Context::give_receipt).
+            #[must_use]
+            pub fn wants_receipt(&self) -> bool {
+                self.record.wants_receipt
+            }
 
-    /// Whether its sender says that more messages follow at once.
-    #[must_use]
-    pub fn more(&self) -> bool {
-        self.record.more
-    }
+            /// Whether its sender says that more messages follow at once, so that work may be gathered.
+            #[must_use]
+            pub fn more(&self) -> bool {
+                self.record.more
+            }
+        }
+    };
 }
+pub(super) use parts_of_a_message;
+
+parts_of_a_message!(OneWay, "The sender's grants are renewed when the message is released.");
 
 /// A message whose data has not been sent yet. [`Context::assign`](crate::Context::assign) says where it lands; then it
 /// arrives as [`Event::Request`](crate::Event::Request) or [`Event::OneWay`](crate::Event::OneWay). Dropped, a request is

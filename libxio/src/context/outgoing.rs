@@ -186,6 +186,21 @@ pub(crate) struct Unacknowledged {
     pub notify: Option<u64>,
 }
 
+/// Puts the data of an answer where it shall land in the peer's memory, if it does not lie there. What the frame says in its
+/// place, length and checksum; and the bytes copied.
+#[inline]
+pub(super) fn place_data(data: &Sgl, landing: &Sgl, crc: bool) -> ((u32, u32), usize) {
+    let copied = if data.is_start_of(landing) { 0 } else { landing.copy_from_list(data) };
+    let sum = match crc {
+        false => 0,
+        // Exposed memory may change at any time: what has landed counts.
+        true if landing.len() == data.len() => landing.crc32c(),
+        true => data.crc32c(),
+    };
+    // At most the room, a u32.
+    ((data.len() as u32, sum), copied)
+}
+
 /// Which message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Numbered {

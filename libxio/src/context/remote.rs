@@ -11,7 +11,7 @@ use super::connection::{ConnectionSink, ConnectionState};
 use super::event::{Event, Landing, Reply};
 use super::handles::{Connection, RequestId};
 use super::message::SendOptions;
-use super::outgoing::{Beginning, HeldFrame, Numbered, Outstanding};
+use super::outgoing::{Beginning, HeldFrame, Numbered, Outstanding, place_data};
 use super::requests::{check_landing, earlier, limit};
 use super::turn::millis;
 use crate::reactor::Key;
@@ -321,12 +321,9 @@ impl ConnectionSink<'_> {
         }
         let mut frame = HeldFrame::new(answer, HeaderBytes::new(), data);
         if !landing.is_empty() && !frame.data.is_empty() {
-            let data = std::mem::take(&mut frame.data);
-            self.count_copy(landing.copy_from_list(&data));
-            let sum = if self.state.crc { landing.crc32c() } else { 0 };
-            // At most the room, a u32.
-            frame.in_place = Some((data.len() as u32, sum));
-            frame.extension = ExtensionWriter::placed();
+            let (in_place, copied) = place_data(&std::mem::take(&mut frame.data), landing, self.state.crc);
+            self.count_copy(copied);
+            (frame.in_place, frame.extension) = (Some(in_place), ExtensionWriter::placed());
         }
         self.replies.push(frame);
         Ok(())

@@ -7,7 +7,7 @@ use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
-use super::outgoing::{Beginning, Numbered, Outstanding};
+use super::outgoing::{Beginning, Numbered, Outstanding, place_data};
 use super::serving::FAREWELL_TIME;
 use super::statistics::{ConnectionStatistics, Statistics};
 use super::turn::millis;
@@ -504,15 +504,12 @@ pub(super) fn message_flags(options: &SendOptions) -> FrameFlags {
 /// Puts a response's data where the requester wants it, unless it was made there; it does not travel.
 #[inline]
 fn place_response(frame: &mut OutgoingFrame<'_>, landing: &Sgl, crc: bool, statistics: &Statistics) {
-    let data = std::mem::take(&mut frame.data);
-    let sum = if crc { data.crc32c() } else { 0 };
-    if !data.is_start_of(landing) {
-        statistics.bytes_copied.add(landing.copy_from_list(&data) as u64);
+    let (in_place, copied) = place_data(&std::mem::take(&mut frame.data), landing, crc);
+    if copied > 0 {
+        statistics.bytes_copied.add(copied as u64);
     }
-    statistics.bytes_in_place.add(data.len() as u64);
-    // At most the room, a u32.
-    frame.in_place = Some((data.len() as u32, sum));
-    frame.extension = ExtensionWriter::placed();
+    statistics.bytes_in_place.add(u64::from(in_place.0));
+    (frame.in_place, frame.extension) = (Some(in_place), ExtensionWriter::placed());
 }
 
 /// A message against the peer's limits.
