@@ -76,10 +76,26 @@ impl Context {
     /// that the peer begins while this side goes on.
     #[inline]
     pub(super) fn message_queued(&mut self, key: Key) {
-        self.touch_link(key);
-        if self.links.get(key).is_some_and(LinkEntry::is_flushed_early) {
-            self.flush_link(key);
+        self.queued(key, false);
+    }
+
+    /// As [`Context::message_queued`], of an answer; where no event is left that would bring another one, it goes now.
+    #[inline]
+    pub(super) fn answer_queued(&mut self, key: Key) {
+        self.queued(key, self.events.is_empty());
+    }
+
+    #[inline]
+    fn queued(&mut self, key: Key, is_last: bool) {
+        let Some(entry) = self.links.get_mut(key) else { return };
+        // A link that is not polled may have to be, for what is left.
+        if entry.hot && !entry.blocked && entry.link.is_flushed_early(is_last) {
+            entry.last_active = self.now;
+            if !self.flush_link(key) {
+                return;
+            }
         }
+        self.touch_link(key);
     }
 
     /// A poll in the ring has fired.

@@ -60,10 +60,6 @@ impl LinkEntry {
         let (armed_at, last_active) = (now, now);
         LinkEntry { link, role, armed, armed_at, waited, has_news, hot, dirty, blocked, stalled, last_active }
     }
-
-    pub(super) fn is_flushed_early(&self) -> bool {
-        !self.blocked && self.link.is_flushed_early()
-    }
 }
 
 /// For links that expect nothing.

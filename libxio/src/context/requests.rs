@@ -235,7 +235,7 @@ impl Context {
         }
         link.link.send(frame);
         self.statistics.frames_sent.add(1);
-        self.message_queued(link_key);
+        self.answer_queued(link_key);
         Ok(())
     }
 

@@ -80,7 +80,13 @@ impl Context {
                 continue;
             }
             if self.now_ns.saturating_sub(started_ns) < spin_ns {
-                self.look_out();
+                // The rest of a turn was done a moment ago: what has come need not wait for it.
+                if self.look_out() {
+                    self.receive_hot(false);
+                    if !self.events.is_empty() {
+                        break;
+                    }
+                }
                 continue;
             }
             self.sleep(deadline)?;
@@ -97,8 +103,9 @@ impl Context {
     }
 
     /// Between two polling turns: looks for what can be seen in memory, each time a small part of a turn. About a
-    /// microsecond in all, so that a turn's other sources wait no longer than by a system call.
-    fn look_out(&mut self) {
+    /// microsecond in all, so that a turn's other sources wait no longer than by a system call. True if a link seems to have
+    /// something.
+    fn look_out(&mut self) -> bool {
         let looks = LOOKS / self.hot.len().max(1);
         for _ in 0..looks {
             std::hint::spin_loop();
@@ -106,13 +113,17 @@ impl Context {
                 .hot
                 .iter()
                 .any(|key| self.links.get(*key).is_none_or(|entry| entry.link.has_arrived() != Some(false)));
-            if comes || !self.dirty.is_empty() || self.has_posts() {
-                return;
+            if comes {
+                return true;
+            }
+            if !self.dirty.is_empty() || self.has_posts() {
+                return false;
             }
             if self.ring.as_mut().is_some_and(|ring| ring.has_completions()) {
-                return;
+                return false;
             }
         }
+        false
     }
 
     /// The next event, if there is one.

@@ -2,7 +2,7 @@
 
 use super::Armed;
 use crate::mem::IoVec;
-use crate::wire::{PlacedPiece, Violation};
+use crate::wire::{HeadWords, PlacedPiece, Violation};
 use crate::{Buffer, Sgl};
 use std::fmt::Debug;
 use std::io;
@@ -16,11 +16,11 @@ pub trait ByteSocket: Send + Debug {
     /// # Errors
     /// The stream is broken.
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
-    /// Lays out bytes where [`ByteSocket::publish`] hands them to the peer, behind what was laid out before: `parts` in
-    /// order, then `data`. False, and nothing is laid out, where that can't be done with all of them: they go with
-    /// [`ByteSocket::send`] then, which sends what was laid out before them too.
-    fn lay_out(&mut self, parts: [&[u8]; 3], data: &Sgl) -> bool {
-        let _ = (parts, data);
+    /// Lays out a frame where [`ByteSocket::publish`] hands it to the peer, behind what was laid out before: its head (in words whose lowest byte
+    /// comes first), its `parts` in order, then `data`. False, and nothing is laid out, where that can't be done with all of it: it goes with
+    /// [`ByteSocket::send`] then, which sends what was laid out before it too.
+    fn lay_out(&mut self, head: HeadWords, parts: [&[u8]; 2], data: &Sgl) -> bool {
+        let _ = (head, parts, data);
         false
     }
     /// Hands over what was laid out.

@@ -116,9 +116,10 @@ pub trait Link: Send + Debug {
     /// The link is dead.
     fn flush(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError>;
 
-    /// Whether enough is queued for a flush of its own before the turn ends: the peer works at it while this side goes on.
-    /// Only where a flush is no system call, and wakes nobody.
-    fn is_flushed_early(&self) -> bool {
+    /// Whether enough is queued for a flush of its own before the turn ends: the peer works at it while this side goes on. A
+    /// single frame is enough if no other is in sight (`is_last`). Only where a flush is no system call, and wakes nobody.
+    fn is_flushed_early(&self, is_last: bool) -> bool {
+        let _ = is_last;
         false
     }
 

@@ -288,7 +288,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             && !crc
             && head.data_padding == 0
             && frame.data.len() <= LAID_OUT_DATA_MAX
-            && self.socket.lay_out([&head.encode(&[], false), extension, header], &frame.data)
+            && self.socket.lay_out(head.words(), [extension, header], &frame.data)
         {
             self.laid_out_bytes += FRAME_HEAD_BYTES + extension.len() + header.len() + frame.data.len();
             if self.laid_out.len() == self.laid_out.capacity() {
@@ -455,8 +455,8 @@ impl<S: ByteSocket> Link for Stream<S> {
         Ok(Received { bytes, frames, progress, stalled: matches!(self.state, Receiving::Stalled { .. }) })
     }
 
-    fn is_flushed_early(&self) -> bool {
-        self.unsent_frames() >= EARLY_FRAMES && self.socket.sends_early()
+    fn is_flushed_early(&self, is_last: bool) -> bool {
+        (is_last || self.unsent_frames() >= EARLY_FRAMES) && self.socket.sends_early()
     }
 
     fn has_arrived(&self) -> Option<bool> {

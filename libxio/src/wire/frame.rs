@@ -8,6 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a frame head.
 pub const FRAME_HEAD_BYTES: usize = 48;
+/// A head as words of 8 bytes.
+pub type HeadWords = [u64; FRAME_HEAD_BYTES / size_of::<u64>()];
 /// Most padding before data, in bytes: enough to align it to a page of 4 KiB.
 pub const PADDING_BYTES_MAX: u16 = 4095;
 
@@ -315,6 +317,20 @@ impl FrameHead {
     #[must_use]
     #[inline]
     pub fn encode(&self, header: &[u8], crc: bool) -> [u8; FRAME_HEAD_BYTES] {
+        let mut bytes: HeadBytes = zerocopy::transmute!(self.words().map(u64::to_le));
+        if crc || self.kind.is_handshake() {
+            let length = usize::from(self.extension_length) + self.header_length as usize;
+            debug_assert_eq!(header.len(), length, "the head describes another header");
+            bytes.head_crc = bytes.checksum(header).into();
+        }
+        zerocopy::transmute!(bytes)
+    }
+
+    /// The bytes of this head without a checksum, as words whose lowest byte comes first. Put together in registers: bytes
+    /// that are written one by one and read again as a whole keep the processor waiting for all that was written before.
+    #[must_use]
+    #[inline]
+    pub fn words(&self) -> HeadWords {
         let &FrameHead {
             kind,
             flags,
@@ -329,28 +345,16 @@ impl FrameHead {
             acknowledged,
             data_crc,
         } = self;
-        let mut bytes = HeadBytes {
-            kind: kind as u8,
-            flags: flags.0,
-            slot: slot.into(),
-            sequence: sequence.into(),
-            header_length: header_length.into(),
-            data_length: data_length.into(),
-            data_padding: data_padding.into(),
-            extension_length: extension_length.into(),
-            room: room.into(),
-            bytes_granted: bytes_granted.into(),
-            acknowledged: acknowledged.into(),
-            data_crc: data_crc.into(),
-            head_crc: 0.into(),
-            reserved: 0.into(),
-        };
-        if crc || kind.is_handshake() {
-            let length = usize::from(extension_length) + header_length as usize;
-            debug_assert_eq!(header.len(), length, "the head describes another header");
-            bytes.head_crc = bytes.checksum(header).into();
-        }
-        zerocopy::transmute!(bytes)
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let halves = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+        [
+            pair(halves(u16::from_le_bytes([kind as u8, flags.0]), slot), sequence),
+            pair(header_length, data_length),
+            pair(halves(data_padding, extension_length), room),
+            bytes_granted,
+            pair(acknowledged, data_crc),
+            0,
+        ]
     }
 
     /// Decodes and validates against the limits (all but the checksum, which needs the header's bytes).

@@ -125,7 +125,7 @@ impl Consumer {
     }
 
     /// The next `length` bytes were copied out; they are not more than were there. True if they have to be released now;
-    /// else before this side sleeps, or when it finds the ring empty.
+    /// else before this side sleeps.
     pub(super) fn take(&mut self, length: u64) -> bool {
         self.tail = self.tail.wrapping_add(length);
         self.tail.wrapping_sub(self.released) > self.slack

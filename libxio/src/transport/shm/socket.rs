@@ -6,7 +6,7 @@ use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
 use super::message::{Incoming, Message, receive, send, sends};
 use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
 use crate::transport::{Armed, ByteSocket};
-use crate::wire::{PlacedPiece, Violation};
+use crate::wire::{HeadWords, PlacedPiece, Violation};
 use crate::{Buffer, Error, Region, Result, Sgl};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -333,9 +333,10 @@ impl ByteSocket for ShmSocket {
         Ok(bytes)
     }
 
-    fn lay_out(&mut self, parts: [&[u8]; 3], data: &Sgl) -> bool {
+    #[inline]
+    fn lay_out(&mut self, head: HeadWords, parts: [&[u8]; 2], data: &Sgl) -> bool {
         // What is wrong shows at the next send, publish or receive.
-        self.rings().is_some_and(|rings| rings.lay_out(parts, data).unwrap_or(false))
+        self.rings().is_some_and(|rings| rings.lay_out(head, parts, data).unwrap_or(false))
     }
 
     fn publish(&mut self) -> io::Result<()> {
