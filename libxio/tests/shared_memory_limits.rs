@@ -294,3 +294,21 @@ fn asking_without_end_gives_no_more_than_one_may_have() {
     }
     server.serves();
 }
+
+/// A side that sleeps takes what waits behind a bell, without another one.
+#[test]
+fn what_waits_behind_a_bell_is_taken() {
+    let server = Server::start();
+    let (guest, _region) = server.guest();
+    for _ in 0..3 {
+        tell(&guest.socket, &message(DOORBELL, 0, 0, (0, 0)), &[]);
+    }
+    tell(&guest.socket, &message(WITHDRAW, 0, 0, (0, 0)), &[]);
+    loop {
+        let (answer, _) = raw::hear(&guest.socket).expect("the server goes on");
+        if answer[0] == raw::UNMAPPED {
+            assert_eq!(answer[4..8], 1_u32.to_le_bytes());
+            break;
+        }
+    }
+}

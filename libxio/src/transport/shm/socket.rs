@@ -181,9 +181,18 @@ impl ShmSocket {
 
     /// Takes the messages that wait at the socket, up to a number.
     fn look(&mut self) -> io::Result<()> {
+        self.look_until(|_| false)
+    }
+
+    /// Takes messages as far as one of a kind.
+    fn look_until(&mut self, is_last: impl Fn(&Message) -> bool) -> io::Result<()> {
         self.polls = 0;
         for _ in 0..MESSAGES_PER_LOOK {
             let (message, memfd) = match receive(self.hold.socket())? {
+                Incoming::Message(message, memfd) if is_last(&message) => {
+                    self.take(message, memfd)?;
+                    break;
+                }
                 Incoming::Message(message, memfd) => (message, memfd),
                 Incoming::Nothing => break,
                 Incoming::End => {
@@ -286,7 +295,9 @@ impl ShmSocket {
         if let Some(rings) = self.rings() {
             rings.disarm();
         }
-        self.look()
+        // Behind the bell there is nothing, most times, and to see that is a system call. What is there keeps the socket
+        // readable, so that no sleep outlasts it, and where it has to be seen at once there is notice of it in the ring.
+        self.look_until(|message| matches!(message, Message::Doorbell))
     }
 
     fn rings(&mut self) -> Option<&mut Rings> {
