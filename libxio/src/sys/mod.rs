@@ -18,11 +18,12 @@ pub(crate) const IO_VECS_MAX: usize = 192;
 /// # Errors
 /// As sendmsg(2). There is no SIGPIPE.
 pub fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoVec<'_>]) -> io::Result<usize> {
-    let message = message_header(pieces);
-    // SAFETY: `message` points to `pieces.len()` entries (IoVec is repr(transparent) over iovec), whose memory is
-    // kept alive by the lists that they borrow; the kernel only reads it.
-    let sent =
-        unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `pieces` are iovec entries (IoVec is repr(transparent) over it), whose memory is kept alive by the lists
+    // that they borrow; the kernel only reads it.
+    let sent = unsafe {
+        on_socket(libc::SYS_sendto, libc::SYS_sendmsg, socket, pieces.as_ptr().cast(), pieces.len(), flags)
+    };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -31,11 +32,52 @@ pub fn send_vectored(socket: BorrowedFd<'_>, pieces: &[IoVec<'_>]) -> io::Result
 /// # Errors
 /// As recvmsg(2); `WouldBlock` where there is nothing.
 pub fn receive_vectored(socket: BorrowedFd<'_>, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
-    let mut message = message_header(pieces);
+    let flags = libc::MSG_DONTWAIT;
     // SAFETY: as in `send_vectored`; the memory is valid for writes, since the entries come from landing lists
     // (whose owners gave the right to write) or from mutable slices.
-    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+    let received = unsafe {
+        on_socket(
+            libc::SYS_recvfrom,
+            libc::SYS_recvmsg,
+            socket,
+            pieces.as_mut_ptr().cast(),
+            pieces.len(),
+            flags,
+        )
+    };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+/// A call of a socket: `plain`, sendto(2) or recvfrom(2) without an address, for a single piece, which the kernel need not
+/// fetch a message header and a list for; else `gathered`, sendmsg(2) or recvmsg(2). Directly, since the C library makes
+/// each a point where a thread can be cancelled: atomic instructions before and after it.
+///
+/// # Safety
+/// As for the call.
+unsafe fn on_socket(
+    plain: libc::c_long,
+    gathered: libc::c_long,
+    socket: BorrowedFd<'_>,
+    pieces: *const libc::iovec,
+    count: usize,
+    flags: libc::c_int,
+) -> libc::c_long {
+    let socket = socket.as_raw_fd();
+    if count == 1 {
+        // SAFETY: by this function's own contract there is one entry, whose memory the call may use. No address is given
+        // or asked for.
+        return unsafe {
+            let libc::iovec { iov_base, iov_len } = *pieces;
+            let none = std::ptr::null::<libc::sockaddr>();
+            libc::syscall(plain, socket, iov_base, iov_len, flags, none, none)
+        };
+    }
+    // SAFETY: all-zero is a valid msghdr: no name, no control data, no pieces.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.cast_mut();
+    message.msg_iovlen = count as _;
+    // SAFETY: by this function's own contract; the header lives as long as the call.
+    unsafe { libc::syscall(gathered, socket, &raw mut message, flags) }
 }
 
 /// Reads a file at an offset into the pieces, in order. With `now` it never waits for the device: `WouldBlock` where the
@@ -90,14 +132,6 @@ unsafe fn at_offset(
 /// An offset as the kernel takes it; -1 would mean the file's own position.
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
-}
-
-fn message_header(pieces: &[IoVec<'_>]) -> libc::msghdr {
-    // SAFETY: all-zero is a valid msghdr: no name, no control data, no pieces.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = pieces.as_ptr().cast_mut().cast();
-    message.msg_iovlen = pieces.len();
-    message
 }
 
 /// Who made the other end of a Unix socket: user, group and process (0 where our namespace does not show it).
