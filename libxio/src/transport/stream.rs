@@ -1,9 +1,9 @@
 //! Frames over any ordered stream of bytes: TCP here, Unix sockets and simulated ones alike.
 //!
-//! Sending: heads and headers are laid out one after another in a staging buffer, data stays where it is; one gathered
-//! send a turn takes as much as the socket does. Receiving: one large receive into the context's scratch memory is
-//! parsed in place; the rest of a payload is received straight to where it lands, with the scratch memory behind it
-//! for the frames that follow.
+//! Sending: heads, headers and short data are laid out one after another in a staging buffer, other data stays where it
+//! is; one gathered send a turn takes as much as the socket does. Receiving: one large receive into the context's scratch
+//! memory is parsed in place; the rest of a payload is received straight to where it lands, with the scratch memory
+//! behind it for the frames that follow.
 
 mod in_place;
 mod landing;
@@ -34,6 +34,9 @@ const EARLY_FRAMES: usize = 4;
 /// Frames with at most so much data are laid out in a socket that can do that: more is better copied while the peer takes
 /// what comes before it.
 const LAID_OUT_DATA_MAX: usize = 4 << 10;
+/// Data of at most so many bytes is copied behind its header: a piece of its own, and a call that gathers, cost the kernel
+/// more.
+const STAGED_DATA_MAX: usize = 512;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
@@ -54,7 +57,7 @@ pub struct Stream<S> {
     socket: S,
     peer: String,
     limits: FrameLimits,
-    /// Heads, headers and padding of the queued frames, in order.
+    /// Heads, headers, padding and short data of the queued frames, in order.
     staging: Vec<u8>,
     /// Bytes of `staging` that were sent.
     staging_sent: usize,
@@ -79,6 +82,7 @@ struct Queued {
     /// Bytes of it in the staging buffer, and how many of them were sent.
     staged: usize,
     staged_sent: usize,
+    /// The data, and how much of it needs not be sent from where it is (any more): all, where it is staged.
     data: Sgl,
     data_sent: usize,
     /// What is reported when it is gone.
@@ -298,7 +302,9 @@ impl<S: ByteSocket> Link for Stream<S> {
             return;
         }
         let start = self.staging.len();
-        let needed = FRAME_HEAD_BYTES + extension.len() + header.len() + usize::from(head.data_padding);
+        let data_staged = if frame.data.len() <= STAGED_DATA_MAX { frame.data.len() } else { 0 };
+        let needed =
+            FRAME_HEAD_BYTES + extension.len() + header.len() + usize::from(head.data_padding) + data_staged;
         if self.staging.capacity() - start < needed {
             self.staging.reserve(needed.max(STAGING_STEP_BYTES));
         }
@@ -322,10 +328,16 @@ impl<S: ByteSocket> Link for Stream<S> {
         if head.data_padding > 0 {
             self.staging.resize(self.staging.len() + usize::from(head.data_padding), 0);
         }
+        if data_staged > 0 {
+            let end = self.staging.len();
+            self.staging.resize(end + data_staged, 0);
+            frame.data.gather(0, &mut self.staging[end..]);
+        }
         let staged = self.staging.len() - start;
-        self.unsent += staged + frame.data.len();
+        self.unsent += staged + frame.data.len() - data_staged;
         let name = SentFrame::from(&*head);
-        self.queue.push_back(Queued { staged, staged_sent: 0, data: frame.data, data_sent: 0, name });
+        let (data, data_sent) = (frame.data, data_staged);
+        self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent, name });
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
@@ -348,7 +360,8 @@ impl<S: ByteSocket> Link for Stream<S> {
         let mut run = self.staging_sent..self.staging_sent;
         for queued in &self.queue {
             run.end += queued.staged - queued.staged_sent;
-            if queued.data.is_empty() {
+            let left = queued.data.len() - queued.data_sent;
+            if left == 0 {
                 continue;
             }
             if !run.is_empty() {
@@ -356,11 +369,10 @@ impl<S: ByteSocket> Link for Stream<S> {
                 pieces.push(IoVec::from_slice(&self.staging[run.clone()]));
                 run.start = run.end;
             }
-            let whole = queued.data.len() - queued.data_sent;
             let covered = queued.data.io_vecs(queued.data_sent, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
             offered += covered;
             // The last place is kept for a run, so a piece cut short ends the send.
-            if covered < whole || pieces.len() + 2 > IO_VECS_MAX || offered >= SEND_BYTES_MAX {
+            if covered < left || pieces.len() + 2 > IO_VECS_MAX || offered >= SEND_BYTES_MAX {
                 run.start = run.end;
                 break;
             }
