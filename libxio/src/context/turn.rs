@@ -103,18 +103,23 @@ impl Context {
     }
 
     /// Between two polling turns: looks for what can be seen in memory, each time a small part of a turn. About a
-    /// microsecond in all, so that a turn's other sources wait no longer than by a system call. True if a link seems to have
+    /// microsecond in all, so that a turn's other sources wait no longer than by a system call. True if a link has
     /// something.
     fn look_out(&mut self) -> bool {
         let looks = LOOKS / self.hot.len().max(1);
         for _ in 0..looks {
             std::hint::spin_loop();
-            let comes = self
-                .hot
-                .iter()
-                .any(|key| self.links.get(*key).is_none_or(|entry| entry.link.has_arrived() != Some(false)));
-            if comes {
-                return true;
+            let mut is_visible = true;
+            for key in &self.hot {
+                match self.links.get(*key).map(|entry| entry.link.has_arrived()) {
+                    Some(Some(false)) => {}
+                    Some(Some(true)) => return true,
+                    // It takes a system call to see: that is for a turn.
+                    Some(None) | None => is_visible = false,
+                }
+            }
+            if !is_visible {
+                return false;
             }
             if !self.dirty.is_empty() || self.has_posts() {
                 return false;
