@@ -45,6 +45,8 @@ const STAGING_KEPT_BYTES: usize = 256 << 10;
 /// finds the room there.
 const STAGING_STEP_BYTES: usize = 16 << 10;
 const QUEUE_STEP: usize = 128;
+/// As much for frames laid out, of which there are few before they go: an idle connection keeps the room.
+const LAID_OUT_STEP: usize = 32;
 /// Payloads with more left than this are received with only a little scratch memory behind them, so that the head of
 /// the next large payload is not copied.
 const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
@@ -296,7 +298,7 @@ impl<S: ByteSocket> Link for Stream<S> {
         {
             self.laid_out_bytes += FRAME_HEAD_BYTES + extension.len() + header.len() + frame.data.len();
             if self.laid_out.len() == self.laid_out.capacity() {
-                self.laid_out.reserve(QUEUE_STEP);
+                self.laid_out.reserve(LAID_OUT_STEP);
             }
             self.laid_out.push((SentFrame::from(&*head), frame.data));
             return;
