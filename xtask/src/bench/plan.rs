@@ -10,10 +10,15 @@ const MIB: u32 = 1 << 20;
 
 /// Work that targets name.
 pub(crate) const LATENCY_NULL: Work = Work::read(4 * KIB, 1, Store::Null);
-pub(crate) const LATENCY_MEMORY: Work = Work::read(4 * KIB, 1, Store::Memory);
+/// Most of such memory is in the processor's caches, most of the other is not.
+const SMALL: Store = Store::Memory(16);
+const LARGE: Store = Store::Memory(256);
+pub(crate) const LATENCY_MEMORY: [Work; 2] = [Work::read(4 * KIB, 1, SMALL), Work::read(4 * KIB, 1, LARGE)];
 pub(crate) const READS_NULL: Work = Work::read(4 * KIB, 32, Store::Null);
 pub(crate) const WRITES_NULL: Work = READS_NULL.direction(Direction::Write);
-pub(crate) const READS_MEMORY: Work = Work::read(4 * KIB, 32, Store::Memory);
+pub(crate) const READS_MEMORY: [Work; 2] = [Work::read(4 * KIB, 32, SMALL), Work::read(4 * KIB, 32, LARGE)];
+pub(crate) const WRITES_MEMORY: [Work; 2] =
+    [READS_MEMORY[0].direction(Direction::Write), READS_MEMORY[1].direction(Direction::Write)];
 pub(crate) const READS_FILE: Work = Work::read(4 * KIB, 32, Store::File);
 pub(crate) const MIDDLE_FILE: Work = Work::read(64 * KIB, 16, Store::File);
 pub(crate) const LARGE_FILE: Work = Work::read(MIB, 4, Store::File);
@@ -54,9 +59,10 @@ pub(crate) fn rows(transports: &[&'static Transport], quick: bool) -> Vec<Row> {
         (LATENCY_DEFAULT, ours(&[Nbdkit])),
         (LATENCY_ASLEEP, ours(&[MINIMAL_TCP, MINIMAL_SHM, Nbdkit])),
         (READS_DEFAULT, ours(&[Nbdkit])),
-        (LATENCY_MEMORY, shm.clone()),
-        (READS_MEMORY, shm),
     ];
+    rows.extend(
+        [LATENCY_MEMORY, READS_MEMORY, WRITES_MEMORY].concat().into_iter().map(|work| (work, shm.clone())),
+    );
     if !quick {
         let null = |block, depth| Work::read(block, depth, Store::Null);
         rows.extend([

@@ -130,12 +130,15 @@ fn storage() -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
     use plan::{
         LARGE_FILE, LATENCY_ASLEEP, LATENCY_DEFAULT, LATENCY_MEMORY, LATENCY_NULL, MIDDLE_FILE,
-        READS_DEFAULT, READS_FILE, READS_MEMORY, READS_NULL, WRITES_NULL,
+        READS_DEFAULT, READS_FILE, READS_MEMORY, READS_NULL, WRITES_MEMORY, WRITES_NULL,
     };
     let micro = Value(1e3, " us");
     let million = Value(1e6, " M/s");
     let each = Value(1.0, "");
-    vec![
+    let latency = LATENCY_MEMORY.map(|work| wanting(target(SHM, work, Median, micro, AtMost(1.0)), 0.6));
+    let rates = [READS_MEMORY, WRITES_MEMORY].concat();
+    let rates = rates.into_iter().map(|work| wanting(target(SHM, work, Rate, million, AtLeast(1.5)), 2.5));
+    let mut targets = vec![
         target(TCP, LATENCY_NULL, Median, Peer(plan::MINIMAL_TCP), AtMost(1.15)),
         target(TCP, READS_NULL, Rate, Peer(plan::MINIMAL_TCP), AtLeast(0.85)),
         target(TCP, WRITES_NULL, Rate, Peer(plan::MINIMAL_TCP), AtLeast(0.85)),
@@ -149,8 +152,6 @@ fn storage() -> Vec<Target> {
         target(TCP, LATENCY_ASLEEP, ServerSwitches, each, AtMost(2.0)),
         target(TCP, LATENCY_ASLEEP, ClientSwitches, each, AtMost(2.0)),
         target(TCP, READS_DEFAULT, Cpu, Peer(Nbdkit), AtMost(0.2)),
-        wanting(target(SHM, LATENCY_MEMORY, Median, micro, AtMost(1.0)), 0.6),
-        wanting(target(SHM, READS_MEMORY, Rate, million, AtLeast(1.5)), 2.5),
         wanting(target(SHM, READS_FILE, Rate, Peer(Local), AtLeast(1.2)), 1.5),
         wanting(target(SHM, MIDDLE_FILE, Rate, Peer(Local), AtLeast(1.0)), 1.1),
         wanting(target(SHM, LARGE_FILE, Rate, Peer(Local), AtLeast(0.95)), 1.1),
@@ -159,7 +160,10 @@ fn storage() -> Vec<Target> {
         target(SHM, LATENCY_ASLEEP, ServerSwitches, each, AtMost(1.0)),
         target(SHM, LATENCY_ASLEEP, ClientSwitches, each, AtMost(1.0)),
         target(SHM, READS_DEFAULT, Cpu, Peer(Nbdkit), AtMost(0.1)),
-    ]
+    ];
+    targets.extend(latency);
+    targets.extend(rates);
+    targets
 }
 
 /// Whether the rows reach the floor.
@@ -241,7 +245,7 @@ mod tests {
         };
         let shm = &TRANSPORTS[SHM];
         let entries = vec![entry(Raio(shm), 1400.0), entry(Minimal(shm), 1030.0)];
-        let verdicts = judge_storage(&[Row { work: plan::LATENCY_MEMORY, entries }]);
+        let verdicts = judge_storage(&[Row { work: plan::LATENCY_MEMORY[0], entries }]);
         let verdict = verdicts.iter().find(|verdict| verdict.found.is_some()).unwrap();
         assert_eq!((verdict.found.as_deref(), verdict.limit.as_deref()), (Some("1.40 us"), Some("1.03 us")));
         assert!(!verdict.reached);

@@ -5,8 +5,8 @@
 pub(crate) enum Store {
     /// A device that gives zeros and keeps nothing.
     Null,
-    /// The server's own memory.
-    Memory,
+    /// So many MiB of the server's own memory, all of it written before.
+    Memory(u32),
     /// A file on disk, all of it in the page cache.
     File,
 }
@@ -93,10 +93,10 @@ impl Work {
             Direction::Mix => "read and write",
         };
         let store = match self.store {
-            Store::Null => "null",
-            Store::Memory => "memory",
-            Store::File if self.direct => "file past the cache",
-            Store::File => "cached file",
+            Store::Null => "null".to_owned(),
+            Store::Memory(mib) => format!("{mib} MiB of memory"),
+            Store::File if self.direct => "file past the cache".to_owned(),
+            Store::File => "cached file".to_owned(),
         };
         let polling = match self.polling {
             Polling::Always => ", always polling",
@@ -131,6 +131,8 @@ mod tests {
             work.jobs(8).direct().describe(),
             "1 MiB read and write, depth 4, 8 jobs, file past the cache"
         );
+        let work = Work::read(4096, 1, Store::Memory(16));
+        assert_eq!(work.describe(), "4 KiB read, depth 1, 16 MiB of memory, always polling");
         assert_eq!(show_bytes(512), "512 B");
     }
 }
