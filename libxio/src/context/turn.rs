@@ -140,6 +140,13 @@ impl Context {
         event
     }
 
+    /// What [`Context::next_event`] returns next, so far: to get ready for it.
+    #[inline]
+    #[must_use]
+    pub fn peek_event(&self) -> Option<&Event> {
+        self.events.front()
+    }
+
     /// Calls the handler for each event, until [`Context::stop`], or [`ContextHandle::stop`](crate::ContextHandle::stop).
     ///
     /// # Errors

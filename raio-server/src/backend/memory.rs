@@ -1,16 +1,19 @@
 //! The memory backend: one file in the server's memory, gone with it. For tests, and for measuring without storage.
 //!
-//! The memory is cut into segments, each under a lock of its own, so that workers seldom meet; it is taken from the
-//! system when it is first written.
+//! The memory is cut into segments, each under a lock of its own, so that workers seldom meet. A segment is a mapping, so
+//! that a block of a page lies in one page; its pages are taken from the system when they are first written.
 
-use super::{Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, only_itself};
+use super::{
+    Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, errno, only_itself,
+};
 use libxio::Sgl;
+use memmap2::MmapMut;
 use raio::proto::{Attributes, ExportKind, OpenFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bytes of a segment.
-const SEGMENT_BYTES: usize = 256 << 10;
+const SEGMENT_BYTES: usize = 2 << 20;
 
 /// Inode that the file shows; it is the only one of its export.
 const INODE: u64 = 2;
@@ -24,9 +27,12 @@ pub struct MemoryBackend {
 /// What was never written.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// A part of the file, of SEGMENT_BYTES also at its end. `None` until it is written, and all zeros then.
+type Segment = RwLock<Option<MmapMut>>;
+
 #[derive(Debug)]
 struct Store {
-    segments: Vec<RwLock<Vec<u8>>>,
+    segments: Vec<Segment>,
     /// Size of the file in bytes, at most `capacity`. What is above it is zero.
     size: AtomicU64,
     /// In bytes.
@@ -38,7 +44,7 @@ impl MemoryBackend {
     #[must_use]
     pub fn new(size: u64) -> MemoryBackend {
         let count = size.div_ceil(SEGMENT_BYTES as u64);
-        let segments = (0..count).map(|_| RwLock::new(Vec::new())).collect();
+        let segments = (0..count).map(|_| RwLock::new(None)).collect();
         MemoryBackend { store: Arc::new(Store { segments, size: AtomicU64::new(size), capacity: size }) }
     }
 }
@@ -46,7 +52,7 @@ impl MemoryBackend {
 impl Store {
     /// Calls `each` for the parts of segments that make up a range: segment, start within it, start within the range,
     /// length.
-    fn walk(&self, offset: u64, length: u64, mut each: impl FnMut(&RwLock<Vec<u8>>, usize, usize, usize)) {
+    fn walk(&self, offset: u64, length: u64, mut each: impl FnMut(&Segment, usize, usize, usize)) {
         let mut done = 0;
         while done < length {
             let at = offset + done;
@@ -66,9 +72,8 @@ impl Store {
 
     fn read(&self, offset: u64, memory: &mut Sgl) {
         self.walk(offset, memory.len() as u64, |segment, start, at, length| {
-            let segment = segment.read().unwrap_or_else(PoisonError::into_inner);
-            match segment.get(start..start + length) {
-                Some(bytes) => memory.scatter(at, bytes),
+            match &*segment.read().unwrap_or_else(PoisonError::into_inner) {
+                Some(bytes) => memory.scatter(at, &bytes[start..start + length]),
                 // Never written.
                 None => {
                     for done in (0..length).step_by(ZEROS.len()) {
@@ -79,19 +84,43 @@ impl Store {
         });
     }
 
+    /// Asks for the memory of the beginning of a range, unless somebody writes there.
+    fn expect(&self, offset: u64, length: usize) {
+        let start = (offset % SEGMENT_BYTES as u64) as usize;
+        let segment =
+            usize::try_from(offset / SEGMENT_BYTES as u64).ok().and_then(|index| self.segments.get(index));
+        if let Some(Ok(segment)) = segment.map(RwLock::try_read)
+            && let Some(bytes) = &*segment
+        {
+            libxio::prefetch_memory(&bytes[start..(start + length).min(SEGMENT_BYTES)]);
+        }
+    }
+
     fn write(&self, offset: u64, data: &Sgl) -> Result<u32, Errno> {
         let length = Store::clip(offset, data.len() as u64, self.capacity);
         if length == 0 && !data.is_empty() {
             return Err(libc::ENOSPC);
         }
+        let mut failed = None;
         self.walk(offset, length, |segment, start, at, length| {
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
-            if segment.is_empty() {
-                *segment = vec![0; SEGMENT_BYTES];
-            }
-            data.gather(at, &mut segment[start..start + length]);
+            let bytes = match &mut *segment {
+                Some(bytes) => bytes,
+                unwritten => match MmapMut::map_anon(SEGMENT_BYTES) {
+                    Ok(bytes) => unwritten.insert(bytes),
+                    Err(cause) => return failed = Some(errno(&cause)),
+                },
+            };
+            data.gather(at, &mut bytes[start..start + length]);
         });
-        self.size.fetch_max(offset + length, Ordering::AcqRel);
+        if let Some(errno) = failed {
+            return Err(errno);
+        }
+        let end = offset + length;
+        // Nearly all writes are inside, and would otherwise take the line from other workers.
+        if self.size.load(Ordering::Acquire) < end {
+            self.size.fetch_max(end, Ordering::AcqRel);
+        }
         // At most the length of a list.
         Ok(length as u32)
     }
@@ -101,9 +130,9 @@ impl Store {
         self.walk(offset, length, |segment, start, _, length| {
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
             if length == SEGMENT_BYTES {
-                *segment = Vec::new();
-            } else if let Some(bytes) = segment.get_mut(start..start + length) {
-                bytes.fill(0);
+                *segment = None;
+            } else if let Some(bytes) = &mut *segment {
+                bytes[start..start + length].fill(0);
             }
         });
     }
@@ -187,6 +216,12 @@ impl MemoryFile {
 impl OpenFile for MemoryFile {
     fn attributes(&self) -> Result<Attributes, Errno> {
         Ok(self.store.attributes(self.flags))
+    }
+
+    fn expect(&self, command: &Command) {
+        if let Command::Read { offset, length } | Command::Write { offset, length, .. } = *command {
+            self.store.expect(offset, length as usize);
+        }
     }
 
     fn start(&self, command: &mut Command, data: Sgl, memory: &mut dyn Memory) -> Step {

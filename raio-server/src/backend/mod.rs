@@ -180,6 +180,11 @@ pub trait OpenFile: Send + Sync {
     /// What fstat(2) says.
     fn attributes(&self) -> Result<Attributes, Errno>;
 
+    /// A command is about to be started, after another that is first: time to ask for memory that it needs. Nothing hangs on it.
+    fn expect(&self, command: &Command) {
+        let _ = command;
+    }
+
     /// Begins a command; runs on the loop and does not wait.
     fn start(&self, command: &mut Command, data: Sgl, memory: &mut dyn Memory) -> Step;
 

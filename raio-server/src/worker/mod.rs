@@ -178,6 +178,7 @@ impl Worker {
             self.spent = 0;
             self.at_once.1 = 0;
             while let Some(event) = self.context.next_event() {
+                self.expect_next();
                 self.handle(event);
             }
             // Looking costs less than trying.
@@ -249,7 +250,7 @@ impl Worker {
     }
 
     #[inline]
-    fn id_of(&self, connection: Connection) -> Option<ClientId> {
+    pub(super) fn id_of(&self, connection: Connection) -> Option<ClientId> {
         let id = *self.ids.get(connection.number())?;
         let client = self.clients.get(id)?.as_ref()?;
         (client.connection == connection).then_some(id)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::backend::{Command, Errno, Memory, Step};
 use crate::offloop::Group;
-use libxio::{Buffer, Completion, Context, Request, Sgl};
+use libxio::{Buffer, Completion, Context, Event, Request, Sgl};
 use raio::proto::{self, Handle};
 
 /// A request that is served: whose, and what it costs.
@@ -49,6 +49,19 @@ impl Worker {
         let Some(client) = self.clients[id].as_ref() else { return };
         let item = Item::new(request, data, job, client);
         self.fair.push(lane, cost, item);
+    }
+
+    /// Lets the file that the next request is about get ready while the present one is served.
+    #[inline]
+    pub(super) fn expect_next(&self) {
+        let Some(Event::Request(request)) = self.context.peek_event() else { return };
+        let client = self.id_of(request.connection()).and_then(|id| self.clients[id].as_ref());
+        let Some(client) = client else { return };
+        if let Job::File(handle, command) = Job::of(request.header(), request.data().len())
+            && let Some(opened) = client.get(handle)
+        {
+            opened.file.expect(&command);
+        }
     }
 
     /// Whether a client has not begun a quantum at once in this turn, nor all together a turn's worth.
