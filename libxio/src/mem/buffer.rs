@@ -182,6 +182,19 @@ impl Buffer {
         });
     }
 
+    /// Fills the buffer with as many bytes from raw memory.
+    ///
+    /// # Safety
+    /// The buffer is writable, `source` is valid for reads of its length, and does not overlap it.
+    #[inline]
+    pub(super) unsafe fn fill_from_raw(&mut self, source: *const u8) {
+        debug_assert!(self.is_writable());
+        // SAFETY: promised by the caller; slices of the bytes borrow the buffer, which is borrowed uniquely here.
+        self.touch(|| unsafe {
+            std::ptr::copy_nonoverlapping(source, self.pointer.as_ptr(), self.length);
+        });
+    }
+
     /// Copies the first `length` bytes of another buffer into this one at `offset`.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
-//! Memory of a peer may vanish while it is touched: a hole is punched into it and there is no page to fill the hole.
-//! The kernel then sends SIGBUS. [`touch`] survives that: the handler puts fresh memory where the peer's was, and the
-//! touch reports that it happened.
+//! Memory of a peer may vanish while it is touched: a hole is punched into it and there is no page to fill the hole. So may
+//! pages of a mapped file, when it is cut short. The kernel then sends SIGBUS. [`touch`] survives that: the handler puts fresh
+//! memory where the mapping was, and the touch reports that it happened.
 //!
 //! The way is that of libwayland (`wl_shm_buffer_begin_access`): the thread says beforehand which range it touches, the
 //! handler looks there and hands every other SIGBUS to whoever had the signal before.
@@ -83,10 +83,10 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, cont
     pass_on(signal, info, context);
 }
 
-/// Puts fresh memory where the peer's was. A huge page can't be replaced in part, so all of it is.
+/// Puts fresh memory where the mapping was. A huge page can't be replaced in part, so all of it is.
 fn replace(touched: &Touched) -> bool {
-    // SAFETY: the range is a mapping of a peer's memory, made by us and held by whoever touches it; nothing else lies
-    // there. mmap is a plain system call.
+    // SAFETY: the range is a mapping of a peer's memory or of a file, made by us and held by whoever touches it; nothing else
+    // lies there. mmap is a plain system call.
     let address = unsafe {
         libc::mmap(
             touched.start as *mut libc::c_void,

@@ -1,6 +1,6 @@
 //! Memory that messages are made of: [`Region`]s (mapped once, known to every transport), [`Buffer`]s (owned pieces of
 //! memory that move into an operation and come back with its completion), [`Sgl`]s (scatter-gather lists of buffers)
-//! and the [`Pool`] that hands buffers out.
+//! and the [`Pool`] that hands buffers out. A [`FileWindow`] is memory of another kind: a part of a file.
 //!
 //! A buffer is a pointer and a length, not a `&[u8]`: a transport that shares memory with a peer lets the peer write
 //! it. [`Buffer::try_as_slice`] gives the slice where nobody else can touch the bytes.
@@ -14,6 +14,7 @@ mod pool;
 mod region;
 mod sgl;
 mod sharing;
+mod window;
 
 pub(crate) use budget::{Account, Amount, Budget, Purpose, Share};
 #[cfg(feature = "rdma")]
@@ -30,3 +31,4 @@ pub(crate) use region::WeakRegion;
 pub(crate) use region::{RegionWatcher, watch_regions};
 pub(crate) use sgl::RawEntries;
 pub use sgl::{IoVec, SGL_PIECES_MAX, Sgl};
+pub use window::FileWindow;
