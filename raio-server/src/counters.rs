@@ -40,6 +40,12 @@ counters! {
     bytes_read,
     /// Bytes written for clients since the start.
     bytes_written,
+    /// Reads answered without a system call of their own, from a mapping of the file, since the start.
+    reads_mapped,
+    /// Parts of files, of 2 MiB at most, that were mapped for that since the start.
+    windows_mapped,
+    /// Page faults since the start in which a worker had to wait for a device while it had parts of files mapped.
+    major_faults,
     /// Times that a client had to wait because it does not take its answers.
     clients_paused,
     /// Bytes of message memory in use.

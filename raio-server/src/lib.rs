@@ -38,6 +38,7 @@ mod offloop;
 mod server;
 #[allow(unsafe_code, reason = "the raw calls, each with its reasons")]
 mod sys;
+mod windows;
 mod worker;
 
 pub use config::{Config, MEMORY_BYTES_MIN, THREADS_MAX, parse_listen};

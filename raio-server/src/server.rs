@@ -2,7 +2,7 @@
 
 use crate::counters::{Counters, CountersSnapshot};
 use crate::exports::Exports;
-use crate::offloop::OffLoop;
+use crate::offloop::{Group, OffLoop};
 use crate::worker::{self, Mail, Setup, WorkerHandle};
 use crate::{Config, Error, ExportConfig, Result};
 use libxio::transport::SharedMemoryOptions;
@@ -83,7 +83,7 @@ pub fn start(config: Config) -> Result<Running> {
         portals: OnceLock::new(),
         counters: (0..threads).map(|_| Arc::default()).collect(),
     });
-    let off_loop = OffLoop::new();
+    let (off_loop, unmapping) = (OffLoop::new(), Group::new());
     let mut running = Running {
         uris: Vec::new(),
         shared: Arc::clone(&shared),
@@ -100,6 +100,7 @@ pub fn start(config: Config) -> Result<Running> {
             counters: Arc::clone(&shared.counters[number]),
             exports: Arc::clone(&exports),
             off_loop: off_loop.clone(),
+            unmapping,
             cpu: (!config.cpus.is_empty()).then(|| config.cpus[number % config.cpus.len()]),
         })?);
     }

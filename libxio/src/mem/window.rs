@@ -89,6 +89,9 @@ impl FileWindow {
     /// file of zeros would be copied in vain, and after it, so that a file which is cut during the copy is noticed like one that
     /// was cut before. A range whose last byte is a zero of the file's own is not known from here; it is for the system call.
     ///
+    /// It holds for file systems whose mappings and reads share the page cache, and but for a program that stores behind the end
+    /// of a file, into the rest of its last page, by a mapping of its own: mmap(2) leaves open what becomes of that.
+    ///
     /// A range that leaves the window is refused.
     #[inline]
     #[must_use]

@@ -14,6 +14,7 @@ pub use memory::MemoryBackend;
 pub use null::NullBackend;
 pub use uring::{DirectoryBackend, FileBackend};
 
+use crate::windows::{FileKey, Windows};
 use libxio::{Buffer, Completion, FileOp, Sgl};
 use raio::proto::{Attributes, ExportKind, OpenFlags};
 use std::sync::Arc;
@@ -170,6 +171,11 @@ pub trait Memory {
 
     /// A buffer of `length` bytes; `None` when there is none now.
     fn buffer(&mut self, length: usize) -> Option<Buffer>;
+
+    /// The worker's windows onto files in the page cache, if it has such.
+    fn windows(&mut self) -> Option<&mut Windows> {
+        None
+    }
 }
 
 /// An open file.
@@ -198,6 +204,11 @@ pub trait OpenFile: Send + Sync {
     /// Whether its data goes past the page cache: memory for it is worth pinning.
     fn is_direct(&self) -> bool {
         false
+    }
+
+    /// Which file it is, if it may have windows.
+    fn windows_key(&self) -> Option<FileKey> {
+        None
     }
 
     /// Does the rest of a command from byte `done` of its memory on; runs off the loop and may wait.

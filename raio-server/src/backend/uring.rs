@@ -1,14 +1,16 @@
 //! Files, devices and directories. Data goes through the worker's ring; what is in memory already is taken without it.
 //!
-//! A read of a buffered file is first tried with `RWF_NOWAIT`: from the page cache it is done at once, with no
-//! completion to wait for. What the device has to be waited for goes to the ring, and so does all of O_DIRECT. Only what
-//! is left over after an early return of the kernel is done off the loop.
+//! A read of a buffered file is copied from one of the worker's [`Windows`](crate::windows::Windows), if one shows it. Else it is
+//! first tried with `RWF_NOWAIT`: from the page cache it is done at once, with no completion to wait for. What the device has
+//! to be waited for goes to the ring, and so does all of O_DIRECT. Only what is left over after an early return of the
+//! kernel is done off the loop.
 
 use super::{
     Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step, attributes, errno, only_itself,
     path,
 };
-use libxio::{Completion, FileOp, Sgl};
+use crate::windows::FileKey;
+use libxio::{Buffer, Completion, FileOp, Sgl};
 use raio::proto::{Attributes, DirectoryEntry, EntryWriter, ExportKind, FileKind, OpenFlags};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags, fcntl_getfl,
@@ -31,8 +33,9 @@ const SMALL_ALIGNMENT: usize = 512;
 /// f_type of tmpfs and ramfs (statfs(2)): there is no device to wait for, and no RWF_NOWAIT.
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Of file systems that are known to keep RWF_DSYNC's promise: ext2 to ext4, XFS, btrfs, F2FS. Others may ignore it (FUSE did).
-const DSYNC_FILE_SYSTEMS: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
+/// ext2 to ext4, XFS, btrfs, F2FS. They are known to keep RWF_DSYNC's promise, which others may ignore (FUSE did); and what a
+/// mapping shows is what a read gives, since both are the page cache.
+const KNOWN_FILE_SYSTEMS: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
 
 /// A directory and everything beneath it.
 #[derive(Debug)]
@@ -240,6 +243,8 @@ struct UringFile {
     /// `RWF_NOWAIT` was not refused yet, for reads and for writes.
     read_now: AtomicBool,
     write_now: AtomicBool,
+    /// Which file it is, if reads may be copied out of mappings.
+    windows: Option<FileKey>,
     /// A durable write is one operation (RWF_DSYNC) rather than a write and fdatasync; never true again once it is false.
     dsync: AtomicBool,
 }
@@ -270,12 +275,19 @@ impl UringFile {
             _ => 1,
         };
         let now = direct != Direct::Never;
-        let dsync = found.kind() == FileKind::BlockDevice || DSYNC_FILE_SYSTEMS.contains(&file_system);
+        let is_known = KNOWN_FILE_SYSTEMS.contains(&file_system);
+        let dsync = found.kind() == FileKind::BlockDevice || is_known;
+        let is_mapped = is_known
+            && found.kind() == FileKind::File
+            && direct == Direct::Cached
+            && flags.contains(OpenFlags::READ);
+        let windows = is_mapped.then_some(FileKey { device: found.device, inode: found.inode });
         Ok(UringFile {
             fd,
             flags,
             direct,
             alignment,
+            windows,
             read_now: AtomicBool::new(now),
             write_now: AtomicBool::new(now),
             dsync: AtomicBool::new(dsync),
@@ -293,11 +305,14 @@ impl UringFile {
         } else {
             memory.response_buffer(length)
         };
-        let buffer = match buffer {
+        let mut buffer = match buffer {
             Ok(Some(buffer)) => buffer,
             Ok(None) => return Step::Memory(Sgl::new()),
             Err(errno) => return Step::Ended(Err(errno)),
         };
+        if self.read_mapped(offset, &mut buffer, memory) {
+            return Step::Ended(Ok(Done::Data(buffer.into())));
+        }
         let mut list = Sgl::from(buffer);
         if self.read_now.load(Ordering::Relaxed) {
             match self.read_at_once(offset, &mut list) {
@@ -305,7 +320,7 @@ impl UringFile {
                     list.truncate(done);
                     return Step::Ended(Ok(Done::Data(list)));
                 }
-                Ok(None) => {}
+                Ok(None) => self.missed(offset, memory),
                 Err(errno) => return Step::Ended(Err(errno)),
             }
         }
@@ -313,6 +328,21 @@ impl UringFile {
         match pieces.next() {
             Some(buffer) => Step::Ring(FileOp::Read { fd: self.fd.as_raw_fd(), offset, buffer }),
             None => Step::Ended(Ok(Done::Data(Sgl::new()))),
+        }
+    }
+
+    /// Whether one of the worker's windows shows the range; then it is in the buffer.
+    #[inline]
+    fn read_mapped(&self, offset: u64, buffer: &mut Buffer, memory: &mut dyn Memory) -> bool {
+        let Some(file) = self.windows else { return false };
+        let Some(windows) = memory.windows() else { return false };
+        windows.read(file, self.fd.as_fd(), offset, buffer)
+    }
+
+    /// A read goes to the ring: its window is not in memory as a whole.
+    fn missed(&self, offset: u64, memory: &mut dyn Memory) {
+        if let (Some(file), Some(windows)) = (self.windows, memory.windows()) {
+            windows.missed(file, offset);
         }
     }
 
@@ -488,6 +518,10 @@ impl OpenFile for UringFile {
 
     fn is_direct(&self) -> bool {
         self.direct == Direct::Never
+    }
+
+    fn windows_key(&self) -> Option<FileKey> {
+        self.windows
     }
 
     fn block(&self, command: Command, memory: Sgl, done: usize) -> Outcome {

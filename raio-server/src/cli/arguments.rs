@@ -82,6 +82,10 @@ pub(super) struct Arguments {
     /// Memory of clients by shared memory that each worker pins for O_DIRECT; 0 pins none [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pinned_memory: Option<u64>,
+    /// Copy reads of files in the page cache out of mappings of them, which saves a system call for each read; off: always read by
+    /// system calls [default: on]
+    #[arg(long, value_name = "on|off", value_parser = switch)]
+    mapped_reads: Option<bool>,
     /// Seconds of silence after which a client is given up [default: 10]
     #[arg(long, value_name = "SECONDS")]
     keepalive: Option<u64>,
@@ -177,6 +181,7 @@ impl Arguments {
         set(&mut config.shared_bytes_max, self.shared_memory);
         set(&mut config.shared_total_bytes_max, self.shared_memory_total);
         set(&mut config.pinned_bytes_max, self.pinned_memory);
+        set(&mut config.mapped_reads, self.mapped_reads);
         set(&mut config.keepalive, self.keepalive.map(Duration::from_secs));
         set(&mut config.lease, self.lease.map(Duration::from_secs));
         set(&mut config.drain_timeout, self.drain.map(Duration::from_secs));
@@ -230,6 +235,14 @@ fn flag(text: &str) -> std::result::Result<bool, String> {
     }
 }
 
+fn switch(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "off" => Ok(false),
+        "on" => Ok(true),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 fn cpu_mask(text: &str) -> std::result::Result<Cpus, String> {
     let digits = text.trim_start_matches("0x");
     match u128::from_str_radix(digits, 16) {
@@ -260,6 +273,14 @@ mod tests {
         assert_eq!(config.listen[0].to_string(), "tcp://127.0.0.1:5555/");
         assert!(!finite && config.exports.len() == 1);
         config.check().unwrap();
+    }
+
+    #[test]
+    fn mapped_reads_can_be_switched_off() {
+        assert!(plan(&[]).unwrap().config.mapped_reads);
+        assert!(plan(&["--mapped-reads", "on"]).unwrap().config.mapped_reads);
+        assert!(!plan(&["--mapped-reads", "off"]).unwrap().config.mapped_reads);
+        assert!(Arguments::try_parse_from(["raio-server", "--mapped-reads", "no"]).is_err());
     }
 
     #[test]

@@ -52,6 +52,9 @@ listen = ["tcp://127.0.0.1:5555"]
 # Memory of clients by shared memory that each worker pins for O_DIRECT, which saves processor time with long operations.
 # pinned_memory = "256M"
 
+# Copy reads of files in the page cache out of mappings of them, which saves a system call for each read.
+# mapped_reads = true
+
 # Exports: clients reach this one as /data. SIGHUP reads them again.
 [exports.data]
 path = "/srv/data"
@@ -88,6 +91,7 @@ struct Contents {
     shared_memory: Option<Size>,
     shared_memory_total: Option<Size>,
     pinned_memory: Option<Size>,
+    mapped_reads: Option<bool>,
     exports: BTreeMap<String, Export>,
     own_path: Vec<Export>,
 }
@@ -158,6 +162,7 @@ fn parse(text: &str) -> Result<Config> {
     set(&mut config.memory_bytes_max, memory);
     set(&mut config.shared_bytes_max, contents.shared_memory.map(|Size(bytes)| bytes));
     set(&mut config.pinned_bytes_max, contents.pinned_memory.map(|Size(bytes)| bytes));
+    set(&mut config.mapped_reads, contents.mapped_reads);
     set(&mut config.shared_total_bytes_max, contents.shared_memory_total.map(|Size(bytes)| bytes));
     for (name, export) in contents.exports {
         let target = target(&name, &export)?;
@@ -224,6 +229,8 @@ mod tests {
         );
         assert_eq!(full.shared_bytes_max, default.shared_bytes_max);
         assert_eq!(full.polling_timeout, default.polling_timeout);
+        assert_eq!(full.mapped_reads, default.mapped_reads);
+        assert!(!parse("mapped_reads = false").unwrap().mapped_reads);
     }
 
     #[test]

@@ -130,6 +130,9 @@ impl Worker {
                 let Some(client) = self.clients[id].as_mut() else {
                     return (Answer::Failed(libc::EIO), Sgl::new());
                 };
+                if let (Some(windows), Some(key)) = (&mut self.windows, file.windows_key()) {
+                    windows.opened(key);
+                }
                 let handle = client.insert(Opened { file, read_only, calls });
                 self.setup.counters.open_files.add(1);
                 Answer::Opened(handle, attributes)
@@ -198,6 +201,7 @@ impl Worker {
             requests: counters.requests,
             bytes_read: counters.bytes_read,
             bytes_written: counters.bytes_written,
+            reads_mapped: counters.reads_mapped,
             exports: self.exports.info(),
         };
         let (bytes, whole) = info.encode(request.room() as usize);

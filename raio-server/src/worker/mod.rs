@@ -15,8 +15,9 @@ mod serving;
 
 use crate::counters::Counters;
 use crate::exports::Exports;
-use crate::offloop::OffLoop;
+use crate::offloop::{Group, OffLoop};
 use crate::server::Shared;
+use crate::windows::{SWEEP_INTERVAL, Windows};
 use crate::{Config, Error, Result};
 use calls::{Ended, Postbox};
 use client::{Client, Opened};
@@ -97,6 +98,8 @@ pub(crate) struct Setup {
     pub counters: Arc<Counters>,
     pub exports: Arc<Exports>,
     pub off_loop: OffLoop,
+    /// Of calls off the loop that unmap files.
+    pub unmapping: Group,
     /// CPU to be bound to.
     pub cpu: Option<usize>,
 }
@@ -120,6 +123,10 @@ struct Worker {
     mail: Receiver<Mail>,
     /// Lanes whose next request found no memory.
     starved: Vec<Lane>,
+    /// Parts of files that are read without a system call each; none where that is switched off.
+    windows: Option<Windows>,
+    /// The timer of the next sweep is set.
+    will_sweep: bool,
     /// The server is stopping: the end of patience.
     draining: Option<Instant>,
 }
@@ -155,6 +162,8 @@ impl Worker {
             PinnedContext::new(ContextOptions { cpu: setup.cpu, ..context_options(&setup.config) })?;
         let (sender, mail) = unbounded();
         let postbox = Postbox { mail: sender, context: context.handle() };
+        let has_windows = setup.config.mapped_reads && Windows::are_possible();
+        let windows = has_windows.then(|| Windows::new(setup.shared.workers(), Arc::clone(&setup.counters)));
         Ok(Worker {
             context,
             exports: Arc::clone(&setup.exports),
@@ -169,6 +178,8 @@ impl Worker {
             postbox,
             mail,
             starved: Vec::new(),
+            windows,
+            will_sweep: false,
             draining: None,
         })
     }
@@ -177,6 +188,9 @@ impl Worker {
         loop {
             self.spent = 0;
             self.at_once.1 = 0;
+            if let Some(windows) = &mut self.windows {
+                windows.begin_turn();
+            }
             while let Some(event) = self.context.next_event() {
                 self.expect_next();
                 self.handle(event);
@@ -192,6 +206,7 @@ impl Worker {
             }
             self.retry_starved();
             self.serve_turn();
+            self.tend_windows();
             self.setup.counters.memory_bytes.set(self.context.pool().bytes_in_use() as u64);
             let timeout = match self.draining {
                 _ if !self.fair.is_idle() => Some(Duration::ZERO),
@@ -203,6 +218,20 @@ impl Worker {
                 tracing::error!(worker = self.setup.number, %error, "the worker's ring has failed; its connections end");
                 break;
             }
+        }
+    }
+
+    /// Hands over what has to be unmapped, and sees that there will be a sweep while anything is mapped.
+    #[inline]
+    fn tend_windows(&mut self) {
+        let Some(windows) = &mut self.windows else { return };
+        if windows.has_retired() {
+            let retired = windows.take_retired();
+            self.setup.off_loop.run(self.setup.unmapping, move || drop(retired));
+        }
+        if !self.will_sweep && !windows.is_empty() {
+            // A second is within its limits.
+            self.will_sweep = self.context.set_timer(SWEEP_INTERVAL, 0).is_ok();
         }
     }
 
@@ -231,6 +260,13 @@ impl Worker {
             }
             Event::ConnectionRequest(request) => self.connect(request),
             Event::Closed { connection, reason } => self.disconnect(connection, &reason),
+            // The only timer that is ever set here.
+            Event::Timer { .. } => {
+                self.will_sweep = false;
+                if let Some(windows) = &mut self.windows {
+                    windows.sweep();
+                }
+            }
             // The bell for the mail; nothing else is asked for.
             _ => {}
         }
@@ -330,6 +366,10 @@ impl Worker {
             reason => tracing::warn!(peer = client.peer, files = client.open, %reason, "connection lost"),
         }
         let mut files = client.into_files();
+        for opened in &files {
+            self.closed(&*opened.file);
+        }
+        let counters = &self.setup.counters;
         counters.open_files.subtract(files.len() as u64);
         while let Some(Opened { calls, .. }) = files.last() {
             let calls = *calls;

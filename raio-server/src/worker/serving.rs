@@ -8,8 +8,9 @@ use super::pending::{Pending, Work};
 use super::{
     AT_ONCE_BYTES, CLIENT_BYTES_MAX, CLIENT_CALLS_MAX, ClientId, FREE_MEMORY_PARTS, TURN_BYTES, Worker,
 };
-use crate::backend::{Command, Errno, Memory, Step};
+use crate::backend::{Command, Errno, Memory, OpenFile, Step};
 use crate::offloop::Group;
+use crate::windows::Windows;
 use libxio::{Buffer, Completion, Context, Event, Request, Sgl};
 use raio::proto::{self, Handle};
 
@@ -89,7 +90,8 @@ impl Worker {
         }
         let opened = self.clients[served.id].as_ref().and_then(|client| client.get(handle));
         let Some(opened) = opened else { return self.fail(served.id, request, libc::EBADF) };
-        let mut source = Source { context: &mut self.context, request: &request };
+        let mut source =
+            Source { context: &mut self.context, windows: self.windows.as_mut(), request: &request };
         let job = Job::File(handle, command);
         match opened.file.start(&mut command, data, &mut source) {
             Step::Ended(outcome) => self.finish(served.id, request, command, outcome),
@@ -142,7 +144,8 @@ impl Worker {
         if let Err(errno) = self.check_length(&request, &command) {
             return self.fail(served.id, request, errno);
         }
-        let mut source = Source { context: &mut self.context, request: &request };
+        let mut source =
+            Source { context: &mut self.context, windows: self.windows.as_mut(), request: &request };
         match opened.file.start(&mut command, data, &mut source) {
             // Nothing is in flight: most reads of cached files end here.
             Step::Ended(outcome) => {
@@ -294,6 +297,7 @@ impl Worker {
             return self.fail(served.id, request, libc::EBADF);
         };
         self.setup.counters.open_files.subtract(1);
+        self.closed(&*file);
         let connection = request.connection();
         let pending = Pending { client: served.id, connection, request, bytes: 0, work: Work::Call };
         let token = self.pending.insert(pending);
@@ -301,6 +305,13 @@ impl Worker {
             drop(file);
             Ended::Called(Ok(()))
         });
+    }
+
+    /// A client has closed a file.
+    pub(super) fn closed(&mut self, file: &dyn OpenFile) {
+        if let (Some(windows), Some(key)) = (&mut self.windows, file.windows_key()) {
+            windows.closed(key);
+        }
     }
 
     /// Lets go of a file that was used; if it was closed meanwhile, this is its end, which may wait.
@@ -347,6 +358,7 @@ impl Worker {
 /// Memory for one request.
 struct Source<'a> {
     context: &'a mut Context,
+    windows: Option<&'a mut Windows>,
     request: &'a Request,
 }
 
@@ -361,5 +373,10 @@ impl Memory for Source<'_> {
 
     fn buffer(&mut self, length: usize) -> Option<Buffer> {
         self.context.pool().take(length).ok()
+    }
+
+    #[inline]
+    fn windows(&mut self) -> Option<&mut Windows> {
+        self.windows.as_deref_mut()
     }
 }

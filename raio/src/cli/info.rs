@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Done {
         ("open files", info.open_files.to_string()),
         ("requests", info.requests.to_string()),
         ("read", size::show_bytes(info.bytes_read)),
+        ("mapped", format!("{} reads without a system call", info.reads_mapped)),
         ("written", size::show_bytes(info.bytes_written)),
         ("largest I/O", size::show_bytes(u64::from(*io_bytes_max))),
         ("exports", info.exports.len().to_string()),
@@ -74,6 +75,7 @@ fn describe(info: &ServerInfo) -> Value {
         "requests": info.requests,
         "bytes_read": info.bytes_read,
         "bytes_written": info.bytes_written,
+        "reads_mapped": info.reads_mapped,
         "exports": info.exports.iter().map(export).collect::<Vec<_>>(),
     })
 }

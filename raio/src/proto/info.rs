@@ -26,7 +26,8 @@ struct Head {
     requests: U64,
     bytes_read: U64,
     bytes_written: U64,
-    reserved: [u8; 24],
+    reads_mapped: U64,
+    reserved: [u8; 16],
 }
 
 const HEAD_BYTES: usize = size_of::<Head>();
@@ -140,6 +141,8 @@ pub struct ServerInfo {
     pub bytes_read: u64,
     /// Bytes written for clients since the start.
     pub bytes_written: u64,
+    /// Reads answered from a mapping of the file, without a system call of their own; 0 from servers that don't know it.
+    pub reads_mapped: u64,
     /// What can be opened; in the server's order.
     pub exports: Vec<ExportInfo>,
 }
@@ -161,6 +164,7 @@ impl ServerInfo {
             requests,
             bytes_read,
             bytes_written,
+            reads_mapped,
             exports,
         } = self;
         let room = room.min(INFO_BYTES_MAX);
@@ -187,7 +191,8 @@ impl ServerInfo {
             requests: (*requests).into(),
             bytes_read: (*bytes_read).into(),
             bytes_written: (*bytes_written).into(),
-            reserved: [0; 24],
+            reads_mapped: (*reads_mapped).into(),
+            reserved: [0; 16],
         };
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(name.as_bytes());
@@ -258,6 +263,7 @@ impl ServerInfo {
             requests: head.requests.get(),
             bytes_read: head.bytes_read.get(),
             bytes_written: head.bytes_written.get(),
+            reads_mapped: head.reads_mapped.get(),
             exports,
         })
     }
@@ -295,6 +301,7 @@ mod tests {
             requests: 8,
             bytes_read: 9,
             bytes_written: 10,
+            reads_mapped: 11,
             exports: vec![
                 export(b"/data", ExportKind::Directory),
                 export(b"/x\xff", ExportKind::Unknown(77)),
