@@ -23,7 +23,7 @@ const BRINGING_LINKS_MAX: usize = 16;
 /// into the ring at once.
 const HOT_TIME: Duration = Duration::from_micros(200);
 /// Links are many when more polls than [`HOT_LINKS_FREE`] have fired in such a time.
-const CROWD_TIME: Duration = Duration::from_millis(1);
+const CROWD_TIME_NS: u64 = 1_000_000;
 /// A link whose poll waited that long before it fired is not looked at once more before a sleep: a poll that fires at once
 /// costs more than the look.
 const WAITED_TIME: Duration = Duration::from_micros(20);
@@ -73,10 +73,10 @@ impl Context {
     }
 
     /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
-    /// that the peer begins while this side goes on.
+    /// that the peer begins while this side goes on. A request goes now if it is the `only` one: the peer waits for it.
     #[inline]
-    pub(super) fn message_queued(&mut self, key: Key) {
-        self.queued(key, false);
+    pub(super) fn message_queued(&mut self, key: Key, only: bool) {
+        self.queued(key, only);
     }
 
     /// As [`Context::message_queued`], of an answer; where no event is left that would bring another one, it goes now.
@@ -176,8 +176,8 @@ impl Context {
 
     /// Whether many links are active: by how many polls have fired lately.
     fn look_at_crowd(&mut self) {
-        if self.now.saturating_duration_since(self.crowd_since) >= CROWD_TIME {
-            self.crowd_since = self.now;
+        if self.now_ns.saturating_sub(self.crowd_since_ns) >= CROWD_TIME_NS {
+            self.crowd_since_ns = self.now_ns;
             self.is_crowded = std::mem::take(&mut self.crowd) > HOT_LINKS_FREE;
         }
     }

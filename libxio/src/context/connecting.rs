@@ -105,7 +105,7 @@ impl Context {
         }
         hello.validate().map_err(|violation| Error::Protocol { peer: "this side".into(), violation })?;
         let hello_frame = FrameHead::new(FrameKind::Hello);
-        link.send(OutgoingFrame::new(hello_frame, &hello.encode(), Sgl::new()));
+        link.send(&mut OutgoingFrame::new(hello_frame, &hello.encode(), Sgl::new()));
         let link = self.links.insert(LinkEntry::new(link, Role::Connection(key), self.now));
         state.link = link;
         self.touch_link(link);

@@ -367,7 +367,7 @@ impl ConnectionSink<'_> {
     }
 
     /// Where the data of a frame lands.
-    #[inline]
+    #[inline(always)]
     fn find_place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
         if self.state.phase != Phase::Open {
             return Err(Violation::UnexpectedKind(head.kind as u8));
@@ -502,6 +502,8 @@ impl ConnectionSink<'_> {
 }
 
 impl Sink for ConnectionSink<'_> {
+    // This and `deliver` are compiled into `take_whole`: lists of memory that move through results are slow to follow.
+    #[inline(always)]
     fn place(&mut self, head: &FrameHead, header: &[u8], first: bool) -> Result<Place, Violation> {
         let place = self.find_place(head, header, first)?;
         if matches!(place, Place::Into(_)) {
@@ -518,6 +520,7 @@ impl Sink for ConnectionSink<'_> {
         self.state.receiving.receive(u64::from(head.data_length))
     }
 
+    #[inline(always)]
     fn deliver(
         &mut self,
         head: &FrameHead,
@@ -546,6 +549,7 @@ impl Sink for ConnectionSink<'_> {
         }
         Ok(None)
     }
+
     fn reached(&mut self, slot: u16, sequence: u32, refused: Option<RemoteAddress>) {
         self.end_alone(slot, sequence, refused);
     }

@@ -242,6 +242,16 @@ impl Context {
                     self.statistics.link_sends.add(1);
                     self.statistics.bytes_sent.add(bytes as u64);
                 }
+                // Nearly always: all of it went, and nobody waits for that.
+                if !entry.blocked
+                    && !blocked
+                    && entry.link.unsent_bytes() == 0
+                    && let Some(state) = connection.and_then(|key| self.connections.get(key))
+                    && state.phase == Phase::Open
+                    && state.drain_mark.is_none()
+                {
+                    return false;
+                }
                 if entry.blocked
                     && bytes > 0
                     && let Some(state) = connection.and_then(|key| self.connections.get_mut(key))
@@ -345,7 +355,7 @@ impl Context {
         {
             if entry.link.lends() {
                 let body = Goodbye { code: violation.code(), text: violation.to_string() }.encode();
-                entry.link.send(OutgoingFrame::new(state.frame(FrameKind::Goodbye), &body, Sgl::new()));
+                entry.link.send(&mut OutgoingFrame::new(state.frame(FrameKind::Goodbye), &body, Sgl::new()));
                 // The connection is lost, whatever comes of it.
                 let _ = entry.link.flush(&mut DeafSink);
             } else {

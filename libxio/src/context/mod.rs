@@ -118,6 +118,8 @@ pub struct Context {
     now: Instant,
     /// The same, in nanoseconds since the context was made: what statistics are taken from.
     now_ns: u64,
+    /// That of the last turn.
+    turned_ns: u64,
     made: Instant,
     /// `now` was read since the application last found no event.
     now_is_fresh: bool,
@@ -126,7 +128,7 @@ pub struct Context {
     hot: VecDeque<Key>,
     /// Polls of links that have fired since the time below.
     crowd: usize,
-    crowd_since: Instant,
+    crowd_since_ns: u64,
     /// They were many in the time before that.
     is_crowded: bool,
     /// Links with something to send; exactly those whose entry says so.
@@ -256,13 +258,14 @@ impl Context {
             stamps: Stamps::default(),
             now,
             now_ns: 0,
+            turned_ns: 0,
             made: now,
             now_is_fresh: false,
             links: Slab::new(),
             hot: VecDeque::new(),
             is_crowded: false,
             crowd: 0,
-            crowd_since: now,
+            crowd_since_ns: 0,
             has_slept: false,
             dirty: Vec::new(),
             connections: Slab::new(),

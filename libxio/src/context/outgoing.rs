@@ -238,7 +238,7 @@ impl HeldFrame {
 
     pub(crate) fn send(self, link: &mut dyn Link) {
         let HeldFrame { head, header, data, extension, in_place } = self;
-        link.send(OutgoingFrame { head, header: &header, data, extension, in_place });
+        link.send(&mut OutgoingFrame { head, header: &header, data, extension, in_place });
     }
 }
 
@@ -253,12 +253,32 @@ impl ConnectionState {
         data: Sgl,
         extension: ExtensionBytes,
     ) -> Option<OutgoingFrame<'a>> {
+        let mut started = None;
+        self.start_with(message, header, data, extension, |frame| started = Some(frame.take()));
+        started
+    }
+
+    /// As [`ConnectionState::start`], with the frame given to `send` where it is made; false if it waits.
+    #[inline]
+    pub(crate) fn start_with<'a>(
+        &mut self,
+        message: Numbered,
+        header: &'a [u8],
+        data: Sgl,
+        extension: ExtensionBytes,
+        send: impl FnOnce(&mut OutgoingFrame<'a>),
+    ) -> bool {
         let announced = self.is_announced(message, data.len());
-        if self.waiting.is_empty() && (announced || self.sending.take(data.len() as u64)) {
-            return self.message_frame(message, announced, header, data, extension);
+        if !self.waiting.is_empty() || !(announced || self.sending.take(data.len() as u64)) {
+            self.wait(Waiting { message, header: HeaderBytes::from_slice(header), data, extension });
+            return false;
         }
-        self.wait(Waiting { message, header: HeaderBytes::from_slice(header), data, extension });
-        None
+        let head = self.frame(FrameKind::OneWay);
+        let mut frame = OutgoingFrame { head, header, data, extension, in_place: None };
+        if self.fill_frame(message, announced, &mut frame).is_some() {
+            send(&mut frame);
+        }
+        true
     }
 
     #[cold]
@@ -283,7 +303,9 @@ impl ConnectionState {
         if let Numbered::Request { slot } = message {
             self.requester.get_mut(slot)?.waits = false;
         }
-        let frame = self.message_frame(message, announced, &header, data, extension)?;
+        let head = self.frame(FrameKind::OneWay);
+        let mut frame = OutgoingFrame { head, header: &header, data, extension, in_place: None };
+        self.fill_frame(message, announced, &mut frame)?;
         let OutgoingFrame { head, data, extension, in_place, .. } = frame;
         Some(HeldFrame { head, header, data, extension, in_place })
     }
@@ -304,18 +326,14 @@ impl ConnectionState {
         }
     }
 
-    /// The frame of a message that has its grant.
+    /// Puts what a message is into its frame, once it has its grant; `None` if it has ended meanwhile.
     #[inline]
-    fn message_frame<'a>(
+    fn fill_frame(
         &mut self,
         message: Numbered,
         announced: bool,
-        header: &'a [u8],
-        data: Sgl,
-        extension: ExtensionBytes,
-    ) -> Option<OutgoingFrame<'a>> {
-        let head = self.frame(FrameKind::OneWay);
-        let mut frame = OutgoingFrame { head, header, data, extension, in_place: None };
+        frame: &mut OutgoingFrame<'_>,
+    ) -> Option<()> {
         let head = &mut frame.head;
         let notify = match message {
             Numbered::Request { slot } => {
@@ -331,7 +349,7 @@ impl ConnectionState {
                     // Checked against the peer's limit, a u32.
                     frame.in_place = Some((entry.kept.len() as u32, sum));
                     // The sender hears of it with the response.
-                    return Some(frame);
+                    return Some(());
                 }
                 if announced {
                     (entry.announced, entry.kept) = (true, std::mem::take(&mut frame.data));
@@ -355,6 +373,6 @@ impl ConnectionState {
         } else if let Some(token) = notify.take() {
             self.notices.push_back((SentFrame::from(&*head), token));
         }
-        Some(frame)
+        Some(())
     }
 }

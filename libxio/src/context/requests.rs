@@ -7,12 +7,12 @@ use super::event::{Landing, OutgoingRequest, OutgoingResponse, Request};
 use super::handle::DroppedMessage;
 use super::handles::{Connection, RequestId};
 use super::message::{Receipt, SendOptions};
-use super::outgoing::{Beginning, Numbered, Outstanding, place_data};
+use super::outgoing::{Beginning, Numbered, place_data};
 use super::serving::FAREWELL_TIME;
 use super::statistics::{ConnectionStatistics, Statistics};
 use super::turn::millis;
 use crate::reactor::Key;
-use crate::transport::{Lent, OutgoingFrame, SentFrame};
+use crate::transport::{COPIED_BYTES_MAX, Lent, OutgoingFrame, SentFrame};
 use crate::wire::{
     CANCEL_DONE, CANCEL_TOO_LATE, ExtensionWriter, FAILED_CANCELLED, FAILED_NO_ROOM, FAILED_NOT_KEPT,
     FAILED_UNANSWERED, FrameFlags, FrameKind, Goodbye, Limits,
@@ -87,6 +87,8 @@ impl Context {
         let named = matches!(beginning.landing, Landing::Place(_));
         let mut lent = Lent::default();
         if state.placement
+            // Short data is never lent: there is no need to ask.
+            && (data.len() > COPIED_BYTES_MAX || beginning.landing.room() > COPIED_BYTES_MAX)
             && let Some(link) = &mut link
             && link.link.lends()
             // Data that is fetched would have to be there before the owner has looked at the address.
@@ -104,29 +106,32 @@ impl Context {
             state.next_deadline = earlier(state.next_deadline, at);
             self.next_expiry = earlier(self.next_expiry, at);
         }
-        let begun = state.requester.begin_with(|sequence| Outstanding {
-            receipt_due: options.receipt,
-            notify: options.notify,
-            deadline,
-            ..beginning.begin(sequence, named, &lent)
-        });
+        let begun = state.requester.begin_with(|sequence| beginning.begin(sequence, named, &lent));
         let Some((slot, sequence)) = begun else { return Err(Error::SlotsExhausted(free)) };
+        if (options.receipt || options.notify.is_some() || deadline.is_some())
+            && let Some(entry) = state.requester.get_mut(slot)
+        {
+            (entry.receipt_due, entry.notify, entry.deadline) = (options.receipt, options.notify, deadline);
+        }
+        let is_only = state.requester.outstanding() == 1;
         state.counts.requests_sent += 1;
         self.statistics.requests_sent.add(1);
         self.statistics.requests_outstanding.add(1);
         let extension = lent.extension;
-        match (state.start(Numbered::Request { slot }, header, data, extension), link) {
-            (Some(frame), Some(link)) => {
+        let mut is_sent = false;
+        let begins = state.start_with(Numbered::Request { slot }, header, data, extension, |frame| {
+            if let Some(link) = link {
                 link.link.send(frame);
-                self.statistics.frames_sent.add(1);
-                self.message_queued(link_key);
+                is_sent = true;
             }
-            (Some(_), None) => {}
-            (None, _) => {
-                self.count_waiting();
-                // Lending may have taken what was to wake this link.
-                self.touch_link(link_key);
-            }
+        });
+        if is_sent {
+            self.statistics.frames_sent.add(1);
+            self.message_queued(link_key, is_only);
+        } else if !begins {
+            self.count_waiting();
+            // Lending may have taken what was to wake this link.
+            self.touch_link(link_key);
         }
         Ok(RequestId { slot, sequence })
     }
@@ -225,15 +230,15 @@ impl Context {
         self.statistics.requests_running.subtract(1);
         let (link_key, crc) = (state.link, state.crc);
         let Some(link) = self.links.get_mut(link_key) else { return Ok(()) };
-        if let Some(result) = too_late {
-            link.link.send(result);
+        if let Some(mut result) = too_late {
+            link.link.send(&mut result);
             self.statistics.frames_sent.add(1);
         }
         let mut frame = OutgoingFrame::new(head, header, data);
         if !record.landing.is_empty() && !frame.data.is_empty() {
             place_response(&mut frame, &record.landing, crc, &self.statistics);
         }
-        link.link.send(frame);
+        link.link.send(&mut frame);
         self.statistics.frames_sent.add(1);
         self.answer_queued(link_key);
         Ok(())
@@ -322,9 +327,9 @@ impl Context {
         self.pool.take(length)
     }
 
-    pub(super) fn send_frame(&mut self, link: Key, frame: OutgoingFrame<'_>) {
+    pub(super) fn send_frame(&mut self, link: Key, mut frame: OutgoingFrame<'_>) {
         if let Some(entry) = self.links.get_mut(link) {
-            entry.link.send(frame);
+            entry.link.send(&mut frame);
             self.statistics.frames_sent.add(1);
             self.touch_link(link);
         }

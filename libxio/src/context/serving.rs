@@ -326,7 +326,7 @@ impl Context {
             limits: crate::wire::Limits { slots, peer_slots: own_slots, ..own },
             private_data: options.private_data,
         };
-        entry.link.send(OutgoingFrame::new(
+        entry.link.send(&mut OutgoingFrame::new(
             FrameHead::new(FrameKind::Welcome),
             &welcome.encode(),
             Sgl::new(),
@@ -432,7 +432,7 @@ impl Context {
         let Some(entry) = self.links.get_mut(link) else { return };
         entry.role = Role::Closing { deadline: self.now + FAREWELL_TIME };
         entry.link.stop_receiving();
-        entry.link.send(OutgoingFrame::new(FrameHead::new(kind), &body, Sgl::new()));
+        entry.link.send(&mut OutgoingFrame::new(FrameHead::new(kind), &body, Sgl::new()));
         self.touch_link(link);
     }
 

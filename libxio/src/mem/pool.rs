@@ -112,7 +112,31 @@ impl Pool {
     /// # Errors
     /// [`Error::LimitExceeded`] above [`BUFFER_LEN_MAX`]; [`Error::PoolExhausted`] at the pool's limit;
     /// [`Error::System`] when the system has no memory.
+    #[inline]
     pub fn take(&self, length: usize) -> Result<Buffer> {
+        match self.take_kept(length) {
+            Some(buffer) => Ok(buffer),
+            None => self.take_other(length),
+        }
+    }
+
+    /// A buffer that the pool has kept; `None` where there is none, or none may be taken.
+    #[inline]
+    fn take_kept(&self, length: usize) -> Option<Buffer> {
+        let class = class_of(length)?;
+        let (size, _) = CLASSES[class];
+        let limit = self.shared.options.bytes_max;
+        if self.shared.bytes_in_use.fetch_add(size, Ordering::Relaxed) + size <= limit
+            && let Some(index) = self.shared.classes[class].pop()
+        {
+            return Some(self.buffer(length, class, index));
+        }
+        self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
+        None
+    }
+
+    #[cold]
+    fn take_other(&self, length: usize) -> Result<Buffer> {
         let Some(class) = class_of(length) else {
             return Err(Error::LimitExceeded {
                 what: "length of a pool buffer in bytes",
@@ -130,12 +154,19 @@ impl Pool {
             Some(index) => index,
             None => self.take_fresh(class)?,
         };
+        Ok(self.buffer(length, class, index))
+    }
+
+    /// The buffer with a number that was taken from the free list.
+    #[inline]
+    fn buffer(&self, length: usize, class: usize, index: u32) -> Buffer {
+        let (size, _) = CLASSES[class];
         let (chunk, number) = place_of(index);
         let chunk = self.shared.classes[class].chunk(chunk);
         // SAFETY: the chunk's region holds buffers of `size` bytes, and `grow` has given numbers to those only.
         let pointer = unsafe { std::ptr::NonNull::new_unchecked(chunk.region.as_ptr().add(number * size)) };
         // The class number is below 7.
-        Ok(Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index))
+        Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index)
     }
 
     /// As a `pop` that grows the class until there is something; what was added to the bytes in use is taken back where

@@ -16,6 +16,10 @@ pub trait ByteSocket: Send + Debug {
     /// # Errors
     /// The stream is broken.
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
+    /// Whether [`ByteSocket::lay_out`] is worth trying.
+    fn lays_out(&self) -> bool {
+        false
+    }
     /// Lays out a frame where [`ByteSocket::publish`] hands it to the peer, behind what was laid out before: its head (in words whose lowest byte
     /// comes first), its `parts` in order, then `data`. False, and nothing is laid out, where that can't be done with all of it: it goes with
     /// [`ByteSocket::send`] then, which sends what was laid out before it too.

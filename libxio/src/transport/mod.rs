@@ -106,8 +106,9 @@ pub trait Link: Send + Debug {
     /// Sets what received frames are checked against, and whether checksums are in force.
     fn set_limits(&mut self, limits: FrameLimits);
 
-    /// Queues a frame. How much may be queued is the session's business (slots and grants).
-    fn send(&mut self, frame: OutgoingFrame<'_>);
+    /// Queues a frame, out of which its data and extension are taken: it is large, and worked at where it is. How much may
+    /// be queued is the session's business (slots and grants).
+    fn send(&mut self, frame: &mut OutgoingFrame<'_>);
 
     /// Hands queued frames to the transport: one call, never blocking. Tells the sink about each frame that is gone
     /// entirely ([`Sink::frame_sent`]).
@@ -274,6 +275,30 @@ pub trait Sink {
         landing: Sgl,
     ) -> std::result::Result<Option<FrameLimits>, Violation>;
 
+    /// A frame has arrived whole, and its data lies in `data` for the moment: what `place`, the copy to there, and
+    /// `deliver` are for data that comes in pieces. With `crc` the data's checksum is verified. `landing` is taken.
+    ///
+    /// # Errors
+    /// The frame breaks a rule; the link must be given up.
+    fn take_whole(
+        &mut self,
+        head: &FrameHead,
+        header: &[u8],
+        data: &[u8],
+        landing: &mut Sgl,
+        crc: bool,
+    ) -> std::result::Result<Whole, Violation> {
+        let list = match self.place(head, header, true)? {
+            Place::Later => return Ok(Whole::Later),
+            Place::Discard => Sgl::new(),
+            Place::Into(mut list) => {
+                list.fill(data, head, crc)?;
+                list
+            }
+        };
+        self.deliver(head, header, list, std::mem::take(landing)).map(Whole::Taken)
+    }
+
     /// Whether the frames of this receive have cost as much as one turn may: what follows is left for the next.
     fn has_enough(&self) -> bool {
         false
@@ -297,6 +322,15 @@ pub enum Place {
     /// Nowhere.
     Discard,
     /// There is no memory now: stop receiving on this link, ask again next turn.
+    Later,
+}
+
+/// What became of a frame that had arrived whole.
+#[derive(Debug)]
+pub enum Whole {
+    /// It is delivered; new limits are in force from the next frame on.
+    Taken(Option<FrameLimits>),
+    /// There is no memory now: as [`Place::Later`].
     Later,
 }
 
@@ -342,6 +376,15 @@ impl<'a> OutgoingFrame<'a> {
     #[inline]
     pub fn new(head: FrameHead, header: &'a [u8], data: Sgl) -> OutgoingFrame<'a> {
         OutgoingFrame { head, header, data, extension: ExtensionBytes::new(), in_place: None }
+    }
+
+    /// All of it.
+    #[must_use]
+    #[inline]
+    pub fn take(&mut self) -> OutgoingFrame<'a> {
+        let OutgoingFrame { head, header, data, extension, in_place } = self;
+        let (data, extension) = (std::mem::take(data), std::mem::take(extension));
+        OutgoingFrame { head: *head, header, data, extension, in_place: *in_place }
     }
 
     /// A head alone.

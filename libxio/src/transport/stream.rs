@@ -10,8 +10,8 @@ mod landing;
 mod whole;
 
 use super::{
-    Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, OutgoingFrame, Place, Received,
-    SentFrame, Sink,
+    Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, OutgoingFrame, Received, SentFrame,
+    Sink, Whole,
 };
 use crate::HeaderBytes;
 use crate::mem::{IoVec, Sgl};
@@ -206,15 +206,17 @@ impl<S: ByteSocket> Stream<S> {
                     } else if let Some((data, rest)) = whole::data(&head, bytes).filter(|_| !self.discarding)
                     {
                         // All of it has come: nothing has to be kept.
-                        match sink.place(&head, header, true)? {
-                            Place::Later => {
+                        match sink.take_whole(&head, header, data, &mut landing, self.limits.crc)? {
+                            Whole::Later => {
                                 let header = HeaderBytes::from_slice(header);
                                 self.state = Receiving::Stalled { head, header, landing };
                             }
-                            place => {
+                            Whole::Taken(limits) => {
                                 bytes = rest;
                                 *frames += 1;
-                                self.take_whole(&head, header, landing, place, data, sink)?;
+                                if let Some(limits) = limits {
+                                    self.limits = limits;
+                                }
                             }
                         }
                     } else {
@@ -270,11 +272,10 @@ impl<S: ByteSocket> Link for Stream<S> {
         self.limits = limits;
     }
 
-    fn send(&mut self, mut frame: OutgoingFrame<'_>) {
+    fn send(&mut self, frame: &mut OutgoingFrame<'_>) {
         if self.fenced {
             return;
         }
-        // The frame is worked at where it is: it is large, and there is one for each message.
         let (head, header) = (&mut frame.head, frame.header);
         let extension: &[u8] = &frame.extension;
         // Headers and data were checked against the peer's limits, which are u32; an extension is far below u16.
@@ -294,14 +295,24 @@ impl<S: ByteSocket> Link for Stream<S> {
             && !crc
             && head.data_padding == 0
             && frame.data.len() <= LAID_OUT_DATA_MAX
-            && self.socket.lay_out(head.words(), [extension, header], &frame.data)
+            && self.socket.lays_out()
         {
-            self.laid_out_bytes += FRAME_HEAD_BYTES + extension.len() + header.len() + frame.data.len();
+            // Noted before it is laid out: between that and its publishing nothing may have to wait for what is written
+            // there, which are lines of cache that the peer had.
+            let bytes = FRAME_HEAD_BYTES + extension.len() + header.len() + frame.data.len();
             if self.laid_out.len() == self.laid_out.capacity() {
                 self.laid_out.reserve(LAID_OUT_STEP);
             }
-            self.laid_out.push((SentFrame::from(&*head), frame.data));
-            return;
+            self.laid_out.push((SentFrame::from(&*head), std::mem::take(&mut frame.data)));
+            if let Some((_, data)) = self.laid_out.last()
+                && self.socket.lay_out(head.words(), [extension, header], data)
+            {
+                self.laid_out_bytes += bytes;
+                return;
+            }
+            if let Some((_, data)) = self.laid_out.pop() {
+                frame.data = data;
+            }
         }
         let start = self.staging.len();
         let data_staged = if frame.data.len() <= STAGED_DATA_MAX { frame.data.len() } else { 0 };
@@ -338,7 +349,7 @@ impl<S: ByteSocket> Link for Stream<S> {
         let staged = self.staging.len() - start;
         self.unsent += staged + frame.data.len() - data_staged;
         let name = SentFrame::from(&*head);
-        let (data, data_sent) = (frame.data, data_staged);
+        let (data, data_sent) = (std::mem::take(&mut frame.data), data_staged);
         self.queue.push_back(Queued { staged, staged_sent: 0, data, data_sent, name });
     }
 
@@ -424,24 +435,30 @@ impl<S: ByteSocket> Link for Stream<S> {
         // The stash (less than one head and header) goes in front of what comes.
         let stashed = self.stash.len();
         let (front, behind) = scratch.split_at_mut(stashed);
-        front.copy_from_slice(&self.stash);
-        let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+        if stashed > 0 {
+            front.copy_from_slice(&self.stash);
+        }
         let mut direct = 0;
-        let mut scratch_bytes = behind.len();
-        if let Receiving::Data { head, into: Some(list), padding_left: 0, done, .. } = &self.state {
-            let left = head.data_length as usize - *done;
-            let covered = list.io_vecs(*done, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
-            direct = covered;
-            if covered < left {
-                scratch_bytes = 0;
-            } else if left > LARGE_PAYLOAD_BYTES {
-                scratch_bytes = scratch_bytes.min(SCRATCH_BEHIND_LARGE_BYTES);
-            }
-        }
-        if scratch_bytes > 0 {
-            pieces.push(IoVec::from_mut_slice(&mut behind[..scratch_bytes]));
-        }
-        let bytes = match self.socket.receive(&mut pieces) {
+        let outcome =
+            if let Receiving::Data { head, into: Some(list), padding_left: 0, done, .. } = &self.state {
+                let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+                let mut scratch_bytes = behind.len();
+                let left = head.data_length as usize - *done;
+                let covered = list.io_vecs(*done, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
+                direct = covered;
+                if covered < left {
+                    scratch_bytes = 0;
+                } else if left > LARGE_PAYLOAD_BYTES {
+                    scratch_bytes = scratch_bytes.min(SCRATCH_BEHIND_LARGE_BYTES);
+                }
+                if scratch_bytes > 0 {
+                    pieces.push(IoVec::from_mut_slice(&mut behind[..scratch_bytes]));
+                }
+                self.socket.receive(&mut pieces)
+            } else {
+                self.socket.receive(&mut [IoVec::from_mut_slice(behind)])
+            };
+        let bytes = match outcome {
             Ok(0) => return Err(LinkError::Ended),
             Ok(bytes) => bytes,
             Err(cause) => match cause.kind() {
@@ -451,7 +468,6 @@ impl<S: ByteSocket> Link for Stream<S> {
                 _ => return Err(link_error(&cause)),
             },
         };
-        drop(pieces);
         let landed = bytes.min(direct);
         if let Receiving::Data { head, done, .. } = &mut self.state {
             *done += landed;

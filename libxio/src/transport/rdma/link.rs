@@ -358,7 +358,7 @@ impl Link for RdmaLink {
         self.counts = true;
     }
 
-    fn send(&mut self, mut frame: OutgoingFrame<'_>) {
+    fn send(&mut self, frame: &mut OutgoingFrame<'_>) {
         if self.phase == Phase::Fenced {
             return;
         }
@@ -373,7 +373,7 @@ impl Link for RdmaLink {
         }
         let endpoint = self.endpoint.as_ref();
         let peer = endpoint.map(|endpoint| (endpoint, &mut self.keys, &self.shared.options));
-        self.sending.push(frame, receiving.limits.crc, &mut receiving.landings, peer);
+        self.sending.push(frame.take(), receiving.limits.crc, &mut receiving.landings, peer);
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {

@@ -345,6 +345,11 @@ impl ByteSocket for ShmSocket {
     }
 
     #[inline]
+    fn lays_out(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn lay_out(&mut self, head: HeadWords, parts: [&[u8]; 2], data: &Sgl) -> bool {
         // What is wrong shows at the next send, publish or receive.
         self.rings().is_some_and(|rings| rings.lay_out(head, parts, data).unwrap_or(false))
