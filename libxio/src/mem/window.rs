@@ -6,6 +6,7 @@
 
 use super::guard;
 use super::{Buffer, PAGE_BYTES};
+use crate::sys;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -76,6 +77,14 @@ impl FileWindow {
     #[inline]
     pub fn has_vanished(&self) -> bool {
         self.has_vanished
+    }
+
+    /// Asks the processor for the beginning of a range, as [`prefetch_memory`](crate::prefetch_memory) does.
+    #[inline]
+    pub fn prefetch(&self, start: usize, length: usize) {
+        if start < self.length {
+            sys::prefetch_page(self.pointer.as_ptr().wrapping_add(start), length.min(self.length - start));
+        }
     }
 
     /// Fills a buffer with the file's bytes from `start` of the window on. True if at some time during the call the file

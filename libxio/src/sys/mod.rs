@@ -7,7 +7,7 @@ mod prefetch;
 use crate::mem::IoVec;
 pub(crate) use memory_group::usable_memory;
 pub use prefetch::prefetch_memory;
-pub(crate) use prefetch::{prefetch, prefetch_bytes};
+pub(crate) use prefetch::{prefetch, prefetch_bytes, prefetch_page};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -18,14 +18,20 @@ pub(crate) fn prefetch<T: ?Sized>(value: &T) {
 /// second cache by then. A hint, which does nothing on processors that it is not known for.
 #[inline]
 pub fn prefetch_memory(memory: &[u8]) {
+    prefetch_page(memory.as_ptr(), memory.len());
+}
+
+/// As [`prefetch_memory`], of memory that need not be there.
+#[inline]
+pub(crate) fn prefetch_page(start: *const u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in memory.chunks(LINE_BYTES).take(PAGE_LINES) {
+    for line in 0..length.div_ceil(LINE_BYTES).min(PAGE_LINES) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch never faults and changes nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line * LINE_BYTES).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (memory, PAGE_LINES);
+    let _ = (start, length, PAGE_LINES);
 }
 
 /// Asks for some bytes. They need not be there: it is a hint.

@@ -6,6 +6,7 @@
 use super::{
     Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, errno, only_itself,
 };
+use crate::windows::Windows;
 use libxio::Sgl;
 use memmap2::MmapMut;
 use raio::proto::{Attributes, ExportKind, OpenFlags};
@@ -218,7 +219,7 @@ impl OpenFile for MemoryFile {
         Ok(self.store.attributes(self.flags))
     }
 
-    fn expect(&self, command: &Command) {
+    fn expect(&self, command: &Command, _windows: Option<&Windows>) {
         if let Command::Read { offset, length } | Command::Write { offset, length, .. } = *command {
             self.store.expect(offset, length as usize);
         }

@@ -187,8 +187,8 @@ pub trait OpenFile: Send + Sync {
     fn attributes(&self) -> Result<Attributes, Errno>;
 
     /// A command is about to be started, after another that is first: time to ask for memory that it needs. Nothing hangs on it.
-    fn expect(&self, command: &Command) {
-        let _ = command;
+    fn expect(&self, command: &Command, windows: Option<&Windows>) {
+        let _ = (command, windows);
     }
 
     /// Begins a command; runs on the loop and does not wait.

@@ -9,7 +9,7 @@ use super::{
     Backend, Command, Done, Errno, Listing, Memory, OpenFile, Outcome, Step, attributes, errno, only_itself,
     path,
 };
-use crate::windows::FileKey;
+use crate::windows::{FileKey, Windows};
 use libxio::{Buffer, Completion, FileOp, Sgl};
 use raio::proto::{Attributes, DirectoryEntry, EntryWriter, ExportKind, FileKind, OpenFlags};
 use rustix::fs::{
@@ -518,6 +518,14 @@ impl OpenFile for UringFile {
 
     fn is_direct(&self) -> bool {
         self.direct == Direct::Never
+    }
+
+    fn expect(&self, command: &Command, windows: Option<&Windows>) {
+        if let (Command::Read { offset, length }, Some(file), Some(windows)) =
+            (command, self.windows, windows)
+        {
+            windows.expect(file, *offset, *length as usize);
+        }
     }
 
     fn windows_key(&self) -> Option<FileKey> {

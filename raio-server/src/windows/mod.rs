@@ -179,6 +179,17 @@ impl Windows {
         false
     }
 
+    /// A read is about to come, after another that is first: asks the processor for the memory that it needs, where it is
+    /// mapped.
+    #[inline]
+    pub(crate) fn expect(&self, file: FileKey, offset: u64, length: usize) {
+        let key = WindowKey { file, number: offset / WINDOW_BYTES };
+        let slot = self.slots.get(key.slot(self.slots.len().max(1)));
+        if let Some(window) = slot.filter(|slot| slot.key == key).and_then(|slot| slot.window.as_ref()) {
+            window.prefetch((offset % WINDOW_BYTES) as usize, length);
+        }
+    }
+
     /// A read of a file would have had to wait for the device.
     #[cold]
     pub(crate) fn missed(&mut self, file: FileKey, offset: u64) {

@@ -61,7 +61,7 @@ impl Worker {
         if let Job::File(handle, command) = Job::of(request.header(), request.data().len())
             && let Some(opened) = client.get(handle)
         {
-            opened.file.expect(&command);
+            opened.file.expect(&command, self.windows.as_ref());
         }
     }
 
