@@ -13,19 +13,14 @@ use libxio::{
     ServerOptions, Session,
 };
 use raw::{
-    End, LONG, RINGS, Shared, attach, connect, frame, hear, limits, memfd, message, one_sided, request,
-    seals, tell,
+    End, HUGE, LONG, RINGS, Shared, attach, connect, cut_off, frame, limits, memfd, memory_without_pages,
+    message, one_sided, request, seals, tell, vanished,
 };
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use serving::Server;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// The other side closes its socket.
-fn cut_off(socket: &OwnedFd) {
-    while hear(socket).is_some() {}
-}
 
 /// The guest is told this rule's number, and is cut off.
 fn dismissed(mut guest: End, code: u32) {
@@ -229,57 +224,18 @@ fn holes_are_survived() {
     server.serves();
 }
 
-/// The server has found that memory of the guest has no pages, and cuts it off; an answer may come first.
-fn vanished(mut guest: End) {
-    const VANISHED: u32 = 27;
-    let mut code = None;
-    while let Some((head, body)) = guest.read_frame(&limits()) {
-        if head.kind == FrameKind::Goodbye {
-            code = Some(Goodbye::decode(&body).unwrap().code);
-        }
-    }
-    cut_off(&guest.socket);
-    assert!(code.is_none_or(|code| code == VANISHED), "cut off for another reason: {code:?}");
-}
-
-/// Huge pages that nobody has: a touch would be SIGBUS.
 #[test]
 fn memory_without_pages_is_survived() {
-    const HUGE: usize = 2 << 20;
-    let Ok(memfd) = rustix::fs::memfd_create(
-        "huge",
-        MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
-    ) else {
-        println!("this kernel has no huge pages");
-        return;
-    };
-    let free = |pool: &str| {
-        let text = std::fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{pool}"));
-        text.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
-    if free("free_hugepages") + free("nr_overcommit_hugepages") > 0 {
-        println!("this machine has huge pages to give");
-        return;
-    }
-    rustix::fs::ftruncate(&memfd, HUGE as u64).unwrap();
-    rustix::fs::fcntl_add_seals(&memfd, seals()).unwrap();
-    // It can be mapped; only a touch would find out.
-    {
-        use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-        let (flags, protection) =
-            (MapFlags::SHARED | MapFlags::NORESERVE, ProtFlags::READ | ProtFlags::WRITE);
-        // SAFETY: a fresh mapping, which nobody touches.
-        unsafe {
-            let address = mmap(std::ptr::null_mut(), HUGE, protection, flags, &memfd, 0).unwrap();
-            munmap(address, HUGE).unwrap();
-        }
-    }
+    let Some(memfd) = memory_without_pages() else { return };
     let server = Server::start();
     for bytes in [
         request(0, 1, (0, 4096), &[], &[(1, 4096, 4096)]),
         request(0, 1, (4096, 4096), &[(1, 4096, 4096)], &[(0, 4096, 0)]),
         // Both: what is read has vanished, and what is written.
         request(0, 1, (4096, 4096), &[(1, 4096, 0)], &[(1, 4096, 8192)]),
+        // The answer is the guest's own memory, and goes through the ring: short, and longer than what is laid out there.
+        request(0, 1, (4096, 4096), &[(1, 4096, 0)], &[]),
+        request(0, 1, (8192, 8192), &[(1, 8192, 0)], &[]),
     ] {
         let (mut guest, _region) = server.guest();
         guest.hand_over_as(1, HUGE, memfd.as_fd());

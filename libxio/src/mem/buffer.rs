@@ -213,6 +213,16 @@ impl Buffer {
         });
     }
 
+    /// Touches each page, so that what has no memory is known to be gone, and is replaced.
+    pub(super) fn look_for_pages(&self) {
+        for offset in (0..self.length).step_by(PAGE_BYTES).chain(self.length.checked_sub(1)) {
+            // SAFETY: the offset is inside the buffer; any bytes are a u8, and whoever writes it meanwhile does no harm.
+            self.touch(|| unsafe {
+                self.pointer.add(offset).read_volatile();
+            });
+        }
+    }
+
     /// Runs an access to the bytes; a peer may take its memory away meanwhile, of which [`PeerMemory`] takes note.
     #[inline]
     fn touch(&self, access: impl FnOnce()) {
@@ -237,6 +247,7 @@ impl Buffer {
     }
 
     /// The peer's memory that these bytes lie in.
+    #[inline]
     pub(crate) fn peer_memory(&self) -> Option<&Arc<PeerMemory>> {
         match &self.owner {
             Owner::Peer { memory } => Some(memory),

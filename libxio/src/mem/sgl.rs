@@ -54,7 +54,8 @@ struct Many {
 const _: () = assert!(size_of::<Sgl>() == 32);
 
 /// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive. What is
-/// received into is reached through a unique borrow of the entry only, so entries are not copied.
+/// received into is reached through a unique borrow of the entry only, so entries are not copied. Whoever makes entries over
+/// a peer's memory guards the call that they are for ([`PeerPieces`](super::PeerPieces)).
 #[repr(transparent)]
 pub struct IoVec<'a> {
     raw: libc::iovec,

@@ -14,7 +14,7 @@ use super::{
     Sink, Whole,
 };
 use crate::HeaderBytes;
-use crate::mem::{IoVec, Sgl};
+use crate::mem::{IoVec, PeerPieces, Sgl};
 use crate::sys::{IO_VECS_MAX, prefetch, prefetch_bytes};
 use crate::wire::{
     ExtensionWriter, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits, Violation,
@@ -368,6 +368,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             return Ok(Flushed { bytes: laid_out, blocked: false });
         }
         let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+        let mut guarded = PeerPieces::default();
         let mut offered = 0;
         // A run of staged bytes without data between them is one piece.
         let mut run = self.staging_sent..self.staging_sent;
@@ -383,6 +384,7 @@ impl<S: ByteSocket> Link for Stream<S> {
                 run.start = run.end;
             }
             let covered = queued.data.io_vecs(queued.data_sent, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
+            guarded.add(&queued.data);
             offered += covered;
             // The last place is kept for a run, so a piece cut short ends the send.
             if covered < left || pieces.len() + 2 > IO_VECS_MAX || offered >= SEND_BYTES_MAX {
@@ -394,9 +396,9 @@ impl<S: ByteSocket> Link for Stream<S> {
             offered += run.len();
             pieces.push(IoVec::from_slice(&self.staging[run]));
         }
-        match self.socket.send(&pieces) {
+        match guarded.during(|| self.socket.send(&pieces)) {
             Ok(sent) => {
-                drop(pieces);
+                drop((pieces, guarded));
                 self.advance_sent(sent, sink);
                 Ok(Flushed { bytes: laid_out + sent, blocked: sent < offered })
             }
@@ -442,9 +444,11 @@ impl<S: ByteSocket> Link for Stream<S> {
         let outcome =
             if let Receiving::Data { head, into: Some(list), padding_left: 0, done, .. } = &self.state {
                 let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
+                let mut guarded = PeerPieces::default();
                 let mut scratch_bytes = behind.len();
                 let left = head.data_length as usize - *done;
                 let covered = list.io_vecs(*done, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
+                guarded.add(list);
                 direct = covered;
                 if covered < left {
                     scratch_bytes = 0;
@@ -454,7 +458,7 @@ impl<S: ByteSocket> Link for Stream<S> {
                 if scratch_bytes > 0 {
                     pieces.push(IoVec::from_mut_slice(&mut behind[..scratch_bytes]));
                 }
-                self.socket.receive(&mut pieces)
+                guarded.during(|| self.socket.receive(&mut pieces))
             } else {
                 self.socket.receive(&mut [IoVec::from_mut_slice(behind)])
             };

@@ -4,7 +4,7 @@
 
 use libxio::wire::{
     EXTENSION_BYTES_MAX, FEATURE_PLACEMENT, FRAME_HEAD_BYTES, FrameFlags, FrameHead, FrameKind, FrameLimits,
-    Hello, Limits, LoopKind, SessionId, VERSION, VERSION_MIN,
+    Goodbye, Hello, Limits, LoopKind, SessionId, VERSION, VERSION_MIN,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
@@ -41,6 +41,42 @@ pub fn memfd(length: usize, seals: SealFlags, flags: MemfdFlags) -> OwnedFd {
     rustix::fs::ftruncate(&memfd, length as u64).unwrap();
     rustix::fs::fcntl_add_seals(&memfd, seals).unwrap();
     memfd
+}
+
+/// Length of [`memory_without_pages`].
+pub const HUGE: usize = 2 << 20;
+
+/// Huge pages that nobody has: a touch would be SIGBUS. `None` where the kernel knows none, or has some.
+pub fn memory_without_pages() -> Option<OwnedFd> {
+    let Ok(memfd) = rustix::fs::memfd_create(
+        "huge",
+        MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+    ) else {
+        println!("this kernel has no huge pages");
+        return None;
+    };
+    let free = |pool: &str| {
+        let text = std::fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{pool}"));
+        text.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    if free("free_hugepages") + free("nr_overcommit_hugepages") > 0 {
+        println!("this machine has huge pages to give");
+        return None;
+    }
+    rustix::fs::ftruncate(&memfd, HUGE as u64).unwrap();
+    rustix::fs::fcntl_add_seals(&memfd, seals()).unwrap();
+    // It can be mapped; only a touch would find out.
+    {
+        use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+        let (flags, protection) =
+            (MapFlags::SHARED | MapFlags::NORESERVE, ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a fresh mapping, which nobody touches.
+        unsafe {
+            let address = mmap(std::ptr::null_mut(), HUGE, protection, flags, &memfd, 0).unwrap();
+            munmap(address, HUGE).unwrap();
+        }
+    }
+    Some(memfd)
 }
 
 /// Memory that the other side maps too.
@@ -288,6 +324,24 @@ impl End {
     pub fn hand_over_as(&self, number: u32, length: usize, memfd: BorrowedFd<'_>) {
         tell(&self.socket, &message(REGION, number, length as u64, (0, 0)), &[memfd]);
     }
+}
+
+/// The other side closes its socket.
+pub fn cut_off(socket: &OwnedFd) {
+    while hear(socket).is_some() {}
+}
+
+/// The server has found that memory of the guest has no pages, and cuts it off; an answer may come first.
+pub fn vanished(mut guest: End) {
+    const VANISHED: u32 = 27;
+    let mut code = None;
+    while let Some((head, body)) = guest.read_frame(&limits()) {
+        if head.kind == FrameKind::Goodbye {
+            code = Some(Goodbye::decode(&body).unwrap().code);
+        }
+    }
+    cut_off(&guest.socket);
+    assert!(code.is_none_or(|code| code == VANISHED), "cut off for another reason: {code:?}");
 }
 
 pub fn hello() -> Hello {
