@@ -64,6 +64,18 @@ pub enum Error {
         /// What to change.
         advice: &'static str,
     },
+    /// Memory that the peer has handed over can't be taken here, so its connection had to end; the peer is not at fault.
+    #[error(
+        "memory of {peer} can't be taken here ({}), so its connection had to end: {}",
+        io::Error::from_raw_os_error(*errno),
+        advice_on_limit(*errno)
+    )]
+    MemoryNotTaken {
+        /// The other end.
+        peer: String,
+        /// The errno value: EMFILE for want of descriptors, ENOMEM for want of mappings.
+        errno: i32,
+    },
     /// A system call failed.
     #[error("{what}: {}", io::Error::from_raw_os_error(*errno))]
     System {
@@ -188,6 +200,7 @@ impl Error {
             Error::PoolExhausted { .. } => libc::ENOMEM,
             Error::RingRefused { .. } => libc::ENOSYS,
             Error::System { errno, .. }
+            | Error::MemoryNotTaken { errno, .. }
             | Error::ConnectFailed { errno, .. }
             | Error::ConnectionLost { errno, .. } => *errno,
             Error::TimedOut { .. } | Error::Stalled { .. } | Error::DeadlineExceeded(_) => libc::ETIMEDOUT,
@@ -201,6 +214,14 @@ impl Error {
             Error::Unanswered => libc::EIO,
             Error::NoRoom { .. } => libc::EMSGSIZE,
         }
+    }
+}
+
+/// Which limit to raise where memory of a peer can't be taken.
+pub(crate) fn advice_on_limit(errno: i32) -> &'static str {
+    match errno {
+        libc::EMFILE => "raise the limit of open files (ulimit -n, LimitNOFILE= of a service)",
+        _ => "raise the limit of mappings (sysctl vm.max_map_count), or of address space (ulimit -v)",
     }
 }
 

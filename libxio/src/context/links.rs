@@ -176,9 +176,11 @@ impl Context {
                 self.dismiss_link(key, violation);
                 true
             }
-            (Err(_), _) => {
+            (Err(error), _) => {
                 self.forget_handshake(key);
-                self.handshake_failed(key, "the peer closed it");
+                let is_ours = matches!(error, LinkError::NotTaken(_));
+                let why = if is_ours { "its memory can't be taken" } else { "the peer closed it" };
+                self.handshake_failed(key, why);
                 true
             }
             (Ok(_), Some(hello)) => {
@@ -399,6 +401,7 @@ fn link_failure(state: &ConnectionState, error: LinkError) -> Error {
     let connecting = matches!(state.phase, Phase::Connecting { .. });
     match error {
         LinkError::Violation(violation) => Error::Protocol { peer, violation },
+        LinkError::NotTaken(errno) => Error::MemoryNotTaken { peer, errno },
         LinkError::Ended if connecting => Error::ConnectFailed { address: peer, errno: libc::ECONNRESET },
         LinkError::Ended => Error::ConnectionLost { peer, errno: libc::ECONNRESET },
         LinkError::Failed(errno) if connecting => Error::ConnectFailed { address: peer, errno },

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the caller | `BadUri`, `LimitExceeded`, `Unsupported`, `StaleHandle`, `UnknownTransport`, `OutOfBounds`, `NotPermitted` | mend the program or its configuration |
 //! | nobody: not now | `SlotsExhausted`, `OneWayExhausted`, `InboxFull` | wait for a response, for `Event::SendReady`, a moment |
-//! | this machine | `PoolExhausted`, `RingRefused`, `System` | release buffers or raise a limit; the text says which |
+//! | this machine | `PoolExhausted`, `RingRefused`, `MemoryNotTaken`, `System` | release buffers or raise a limit; the text says which |
 //! | the network or the peer | `ConnectFailed`, `ConnectionLost`, `TimedOut`, `Closed` | connect again; look at the peer |
 //! | the server's decision | `Rejected` | the reason says; `Busy` and `ShuttingDown` pass |
 //! | the peer's program | `Protocol`, `Unanswered`, `NoRoom`, `NotExposed` | report it; both sides have logged it |

@@ -78,9 +78,12 @@ pub trait ByteSocket: Send + Debug {
         None
     }
     /// The peer's memory at this place.
-    fn borrow(&mut self, piece: PlacedPiece) -> Result<Buffer, Violation> {
+    ///
+    /// # Errors
+    /// The stream is broken, or there is no such place (a [`Violation`] within the error).
+    fn borrow(&mut self, piece: PlacedPiece) -> io::Result<Buffer> {
         let _ = piece;
-        Err(Violation::BadPlacement("this link shares no memory"))
+        Err(io::Error::other(Violation::BadPlacement("this link shares no memory")))
     }
     /// As [`Link::is_released`](super::Link::is_released).
     fn is_released(&mut self, wait: Duration) -> bool {

@@ -466,6 +466,11 @@ pub struct Received {
     pub stalled: bool,
 }
 
+/// What a socket says, within an [`io::Error`](std::io::Error), for [`LinkError::NotTaken`].
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("memory of the peer can't be taken: {}", std::io::Error::from_raw_os_error(self.0))]
+pub(crate) struct NotTaken(pub i32);
+
 /// Why a link is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkError {
@@ -473,6 +478,8 @@ pub enum LinkError {
     Ended,
     /// The transport failed with this errno.
     Failed(i32),
+    /// This process could not take memory that the peer has handed over, for this errno: the peer is not at fault.
+    NotTaken(i32),
     /// The peer broke a rule.
     Violation(Violation),
 }

@@ -10,8 +10,8 @@ mod landing;
 mod whole;
 
 use super::{
-    Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, OutgoingFrame, Received, SentFrame,
-    Sink, Whole,
+    Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, NotTaken, OutgoingFrame, Received,
+    SentFrame, Sink, Whole,
 };
 use crate::HeaderBytes;
 use crate::mem::{IoVec, PeerPieces, Sgl};
@@ -247,11 +247,15 @@ impl<S: ByteSocket> Stream<S> {
     }
 }
 
-/// What a failed socket call says. A socket that reads shared memory may find a broken rule.
+/// What a failed socket call says. A socket that reads shared memory may find a broken rule, or have no room for it.
 fn link_error(cause: &io::Error) -> LinkError {
-    match cause.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
-        Some(violation) => LinkError::Violation(*violation),
-        None => LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO)),
+    let inner = cause.get_ref();
+    if let Some(violation) = inner.and_then(|inner| inner.downcast_ref::<Violation>()) {
+        LinkError::Violation(*violation)
+    } else if let Some(NotTaken(errno)) = inner.and_then(|inner| inner.downcast_ref::<NotTaken>()) {
+        LinkError::NotTaken(*errno)
+    } else {
+        LinkError::Failed(cause.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::message::{Message, send, sends};
 use crate::mem::{Amount, PeerHold, PeerMemory};
+use crate::transport::NotTaken;
 use crate::wire::{PlacedPiece, Violation};
 use crate::{Buffer, Region};
 use std::io;
@@ -250,15 +251,15 @@ impl Borrower {
     ///
     /// # Errors
     /// The number was given before, it is more than the client was told it may, with what it has withdrawn and operations
-    /// still use, or it is not what it has to be.
+    /// still use, or it is not what it has to be: a [`Violation`]. [`NotTaken`] where this process can map no more.
     pub(super) fn take(
         &mut self,
         number: u32,
         length: u64,
         memfd: &OwnedFd,
         hold: &Arc<PeerHold>,
-    ) -> Result<(), Violation> {
-        let wrong = |why| Err(Violation::BadSideMessage(why));
+    ) -> io::Result<()> {
+        let wrong = |why| Err(io::Error::other(Violation::BadSideMessage(why)));
         if number < self.next || number == u32::MAX {
             return wrong("the region's number was given before");
         }
@@ -266,6 +267,9 @@ impl Borrower {
             Ok(memory) => memory,
             Err(cause) if cause.raw_os_error() == Some(libc::ENOBUFS) => {
                 return wrong("more memory than the limits say, with what was withdrawn and is still in use");
+            }
+            Err(cause) if cause.raw_os_error() == Some(libc::ENOMEM) => {
+                return Err(io::Error::other(NotTaken(libc::ENOMEM)));
             }
             Err(_) => return wrong("not a sealed memfd of the length that it says"),
         };

@@ -1,6 +1,7 @@
 //! What goes over the socket beside the rings: the handing over of memory, and doorbells. Messages of 32 bytes on a
 //! SOCK_SEQPACKET socket, which keeps their bounds.
 
+use crate::transport::NotTaken;
 use crate::wire::Violation;
 use rustix::io::Errno;
 use rustix::net::{
@@ -162,7 +163,8 @@ pub(super) enum Incoming {
 /// Receives a message without blocking.
 ///
 /// # Errors
-/// The socket's own, or a [`Violation`] within an [`io::Error`].
+/// The socket's own, a [`Violation`] within an [`io::Error`], or [`NotTaken`] where this process has no descriptor left for the
+/// one that came.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
     // One byte more than a message, so that a longer one shows.
     let mut bytes = [0; MESSAGE_BYTES + 1];
@@ -193,8 +195,12 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Incoming> {
             }
         }
     }
-    // What did not fit was closed by the kernel.
+    // What did not fit was closed by the kernel. There was room for two.
     if received.flags.contains(ReturnFlags::CTRUNC) {
+        if descriptor.is_none() {
+            // The file exists already, so what is missing is a descriptor of this process.
+            return Err(io::Error::other(NotTaken(libc::EMFILE)));
+        }
         return Err(broken("more than one descriptor came with it"));
     }
     let message = Message::decode(&bytes[..received.bytes]).map_err(io::Error::other)?;

@@ -4,15 +4,16 @@ use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
 use super::message::{Incoming, Message, receive, send, sends};
+use crate::error::advice_on_limit;
 use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
-use crate::transport::{Armed, ByteSocket};
+use crate::transport::{Armed, ByteSocket, NotTaken};
 use crate::wire::{HeadWords, PlacedPiece, Violation};
 use crate::{Buffer, Error, Region, Result, Sgl};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 /// Receives from an empty ring between two looks at the socket, which tells whether the peer lives: a system call for so
@@ -186,6 +187,26 @@ impl ShmSocket {
 
     /// Takes messages as far as one of a kind.
     fn look_until(&mut self, is_last: impl Fn(&Message) -> bool) -> io::Result<()> {
+        self.take_messages(is_last).inspect_err(|cause| {
+            if let Some(not_taken) = cause.get_ref().and_then(|inner| inner.downcast_ref::<NotTaken>()) {
+                self.refuse_memory(*not_taken);
+            }
+        })
+    }
+
+    /// The client hears that it is not at fault; the person at this end hears it once.
+    #[cold]
+    fn refuse_memory(&self, NotTaken(errno): NotTaken) {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            let advice = advice_on_limit(errno);
+            tracing::warn!(cause = %io::Error::from_raw_os_error(errno), "no room to take memory of clients, whose links end: {advice}");
+        });
+        // It may be gone already.
+        let _ = send(self.hold.socket(), Message::Refusal { errno: libc::ENOBUFS as u32 }, None);
+    }
+
+    fn take_messages(&mut self, is_last: impl Fn(&Message) -> bool) -> io::Result<()> {
         self.polls = 0;
         for _ in 0..MESSAGES_PER_LOOK {
             let (message, memfd) = match receive(self.hold.socket())? {
@@ -239,7 +260,7 @@ impl ShmSocket {
                 Ok(())
             }
             (State::Server { borrower, .. }, Message::Region { number, length }, Some(memfd)) => {
-                borrower.take(number, length, &memfd, &self.hold).map_err(io::Error::other)
+                borrower.take(number, length, &memfd, &self.hold)
             }
             (State::Server { borrower, .. }, Message::Withdraw { number }, _) => {
                 borrower.give_back(number).map_err(io::Error::other)
@@ -262,8 +283,12 @@ impl ShmSocket {
             return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         }
         let hold = Arc::clone(&self.hold);
-        let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold)
-            .map_err(|_| broken("the rings are not a sealed memfd of the length that it says"))?;
+        let rings = Rings::map(memfd.as_fd(), upward, downward, End::Server, hold).map_err(|cause| {
+            match cause.raw_os_error() {
+                Some(errno @ libc::ENOMEM) => io::Error::other(NotTaken(errno)),
+                _ => broken("the rings are not a sealed memfd of the length that it says"),
+            }
+        })?;
         self.state = State::Server { rings, borrower: Borrower::new() };
         self.hold.account().reserve(self.of_one.min(RESERVED_AT_FIRST).plus(amount), Purpose::AtFirst);
         self.owes_limits = true;
@@ -485,21 +510,19 @@ impl ByteSocket for ShmSocket {
         }
     }
 
-    fn borrow(&mut self, piece: PlacedPiece) -> std::result::Result<Buffer, Violation> {
+    fn borrow(&mut self, piece: PlacedPiece) -> io::Result<Buffer> {
         // It was handed over before the frame was written: the message waits at the socket, perhaps behind others.
         for _ in 0..LOOKS_FOR_REGION {
             if self.knows(piece.region) {
                 break;
             }
-            self.look().map_err(|cause| {
-                let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<Violation>());
-                inner.copied().unwrap_or(Violation::BadPlacement("its region could not be taken"))
-            })?;
+            self.look()?;
         }
         match &self.state {
             State::Server { borrower, .. } => borrower.reach(piece),
             _ => Err(Violation::BadPlacement("only a client's memory is reached")),
         }
+        .map_err(io::Error::other)
     }
 
     fn is_released(&mut self, wait: Duration) -> bool {

@@ -1,6 +1,6 @@
 //! Frames whose data lies in memory that both ends reach, and requests that say where the answer's shall land.
 
-use super::Stream;
+use super::{Stream, link_error};
 use crate::mem::Sgl;
 use crate::transport::{ByteSocket, LinkError, Place, Sink};
 use crate::wire::{Extension, FrameFlags, FrameHead, FrameKind, PlacedPiece, Violation};
@@ -68,7 +68,7 @@ impl<S: ByteSocket> Stream<S> {
     fn borrow(&mut self, pieces: impl Iterator<Item = PlacedPiece>) -> Result<Sgl, LinkError> {
         let mut list = Sgl::new();
         for piece in pieces {
-            list.push(self.socket.borrow(piece)?)
+            list.push(self.socket.borrow(piece).map_err(|cause| link_error(&cause))?)
                 .map_err(|_| Violation::BadPlacement("its pieces are longer than any message"))?;
         }
         Ok(list)
