@@ -10,6 +10,7 @@ use super::Context;
 use super::links::{LinkEntry, Role, is_read};
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::transport::Armed;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Events that may wait before links are left alone until the application has taken them.
@@ -40,6 +41,24 @@ pub(super) enum Awaited {
 }
 
 impl LinkEntry {
+    /// From now on it is received from every turn.
+    #[inline]
+    fn heat(&mut self, key: Key, hot: &mut VecDeque<Key>) {
+        if !self.hot {
+            self.hot = true;
+            hot.push_back(key);
+        }
+    }
+
+    /// It has its turn to send at the end of this one.
+    #[inline]
+    fn mark_dirty(&mut self, key: Key, dirty: &mut Vec<Key>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(key);
+        }
+    }
+
     /// Whether the ring will tell when there is something to receive, whatever else is done with the link.
     fn is_watched(&self) -> bool {
         self.armed.is_some_and(|(_, events)| events & libc::POLLIN != 0) && self.link.is_told_by_descriptor()
@@ -62,14 +81,10 @@ impl Context {
         let Some(entry) = self.links.get_mut(key) else { return };
         entry.last_active = self.now;
         let is_told = self.is_crowded && entry.waited >= HOT_TIME && entry.is_watched();
-        if !entry.hot && !is_told {
-            entry.hot = true;
-            self.hot.push_back(key);
+        if !is_told {
+            entry.heat(key, &mut self.hot);
         }
-        if !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(key);
-        }
+        entry.mark_dirty(key, &mut self.dirty);
     }
 
     /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
@@ -110,14 +125,10 @@ impl Context {
         self.crowd += 1;
         entry.waited = self.now.saturating_duration_since(entry.armed_at);
         entry.last_active = self.now;
-        if entry.blocked && !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(key);
+        if entry.blocked {
+            entry.mark_dirty(key, &mut self.dirty);
         }
-        if !entry.hot {
-            entry.hot = true;
-            self.hot.push_back(key);
-        }
+        entry.heat(key, &mut self.hot);
     }
 
     /// Takes what the hot links have brought, those first that have waited longest. Before a sleep (`sleeps`), those that
@@ -184,10 +195,8 @@ impl Context {
 
     /// A link is polled every turn from now on.
     pub(super) fn heat_link(&mut self, key: Key) {
-        let Some(entry) = self.links.get_mut(key) else { return };
-        if !entry.hot {
-            entry.hot = true;
-            self.hot.push_back(key);
+        if let Some(entry) = self.links.get_mut(key) {
+            entry.heat(key, &mut self.hot);
         }
     }
 
