@@ -63,7 +63,8 @@
  * SETTINGS
  *
  * Environment, read by raio_start: RAIO_KEEPALIVE_MS, RAIO_CONNECT_TIMEOUT_MS, RAIO_POLLING_US (longest time that a call
- * polls before it sleeps; 0 never polls), RAIO_CRC (1: checksums over all that travels).
+ * polls before it sleeps; 0 never polls), RAIO_CRC (1: checksums over all that travels), RAIO_RDMA_MEMORY_MIB (memory
+ * that is registered with RDMA devices beside receive buffers; by default half of what may be locked).
  */
 #ifndef LIBRAIO_H
 #define LIBRAIO_H

@@ -60,6 +60,9 @@ pub struct Config {
     /// of 2 MiB is in the page cache and read often: at most 2 GiB for each worker (32 for all of them), unmapped when they
     /// were not used for two seconds. It saves the system call; data and short reads are the same.
     pub mapped_reads: bool,
+    /// Memory that is registered with RDMA devices for what can do without, of all workers together, in bytes; data of other
+    /// memory is copied. `None`: half of what the process may lock (RLIMIT_MEMLOCK), all where that has no limit.
+    pub rdma_bytes_max: Option<u64>,
     /// Time that requests in progress are given when the server stops.
     pub drain_timeout: Duration,
     /// Listen beyond this machine without any proof of who the clients are.
@@ -89,6 +92,7 @@ impl Default for Config {
             shared_total_bytes_max: SharedMemoryOptions::default().total_bytes_max,
             pinned_bytes_max: 256 << 20,
             mapped_reads: true,
+            rdma_bytes_max: None,
             drain_timeout: Duration::from_secs(10),
             insecure: false,
         }

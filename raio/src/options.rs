@@ -28,6 +28,10 @@ pub struct ClientOptions {
     pub crc: bool,
     /// Most memory in bytes for data that lands in buffers of the library. Default: 1 GiB; it is taken as needed.
     pub pool_bytes_max: usize,
+    /// Most memory in bytes that is registered with RDMA devices beside receive buffers, of all clients of the process; data
+    /// of other memory is copied. Default, `None`: half of what the process may lock (RLIMIT_MEMLOCK), all where that has no
+    /// limit.
+    pub rdma_bytes_max: Option<u64>,
     /// Requests that the server is asked to take at a time; more are queued here. Default: 1,024.
     pub requests_max: u16,
     /// What a `raio:` uri stands for. Default: the best that both sides have.
@@ -42,6 +46,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(10),
             crc: false,
             pool_bytes_max: 1 << 30,
+            rdma_bytes_max: None,
             requests_max: 1024,
             transport: Transport::Auto,
         }
@@ -49,8 +54,8 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// The defaults, changed by `RAIO_KEEPALIVE_MS`, `RAIO_CONNECT_TIMEOUT_MS`, `RAIO_POLLING_US` and `RAIO_CRC` (0
-    /// or 1) where they are set: for programs whose interface has no place for options. A value that is not a
+    /// The defaults, changed by `RAIO_KEEPALIVE_MS`, `RAIO_CONNECT_TIMEOUT_MS`, `RAIO_POLLING_US`, `RAIO_CRC` (0 or 1) and
+    /// `RAIO_RDMA_MEMORY_MIB` where they are set: for programs whose interface has no place for options. A value that is not a
     /// number is left out, with a warning in the log.
     #[must_use]
     pub fn from_env() -> ClientOptions {
@@ -74,6 +79,7 @@ impl ClientOptions {
             connect_timeout: number("RAIO_CONNECT_TIMEOUT_MS")
                 .map_or(defaults.connect_timeout, Duration::from_millis),
             crc: number("RAIO_CRC").map_or(defaults.crc, |number| number != 0),
+            rdma_bytes_max: number("RAIO_RDMA_MEMORY_MIB").map(|mib| mib << 20),
             ..defaults
         }
     }
@@ -89,10 +95,12 @@ mod tests {
             "RAIO_KEEPALIVE_MS" => Some("1500".into()),
             "RAIO_POLLING_US" => Some("0".into()),
             "RAIO_CONNECT_TIMEOUT_MS" => Some("soon".into()),
+            "RAIO_RDMA_MEMORY_MIB" => Some("64".into()),
             _ => None,
         });
         assert_eq!(options.keepalive, Duration::from_millis(1500));
         assert_eq!(options.polling_timeout, Duration::ZERO);
+        assert_eq!(options.rdma_bytes_max, Some(64 << 20));
         assert_eq!(options.connect_timeout, ClientOptions::default().connect_timeout);
     }
 }

@@ -86,6 +86,10 @@ pub(super) struct Arguments {
     /// system calls [default: on]
     #[arg(long, value_name = "on|off", value_parser = switch)]
     mapped_reads: Option<bool>,
+    /// Memory that is registered with RDMA devices beside receive buffers; what lies beyond it is copied [default: half of
+    /// what may be locked (ulimit -l)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    rdma_memory: Option<u64>,
     /// Seconds of silence after which a client is given up [default: 10]
     #[arg(long, value_name = "SECONDS")]
     keepalive: Option<u64>,
@@ -182,6 +186,7 @@ impl Arguments {
         set(&mut config.shared_total_bytes_max, self.shared_memory_total);
         set(&mut config.pinned_bytes_max, self.pinned_memory);
         set(&mut config.mapped_reads, self.mapped_reads);
+        set(&mut config.rdma_bytes_max, self.rdma_memory.map(Some));
         set(&mut config.keepalive, self.keepalive.map(Duration::from_secs));
         set(&mut config.lease, self.lease.map(Duration::from_secs));
         set(&mut config.drain_timeout, self.drain.map(Duration::from_secs));

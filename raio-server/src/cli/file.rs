@@ -55,6 +55,10 @@ listen = ["tcp://127.0.0.1:5555"]
 # Copy reads of files in the page cache out of mappings of them, which saves a system call for each read.
 # mapped_reads = true
 
+# Memory that is registered with RDMA devices beside receive buffers; what lies beyond it is copied. By default half of what
+# may be locked (LimitMEMLOCK= of a service), no limit where that has none.
+# rdma_memory = "32M"
+
 # Exports: clients reach this one as /data. SIGHUP reads them again.
 [exports.data]
 path = "/srv/data"
@@ -92,6 +96,7 @@ struct Contents {
     shared_memory_total: Option<Size>,
     pinned_memory: Option<Size>,
     mapped_reads: Option<bool>,
+    rdma_memory: Option<Size>,
     exports: BTreeMap<String, Export>,
     own_path: Vec<Export>,
 }
@@ -163,6 +168,7 @@ fn parse(text: &str) -> Result<Config> {
     set(&mut config.shared_bytes_max, contents.shared_memory.map(|Size(bytes)| bytes));
     set(&mut config.pinned_bytes_max, contents.pinned_memory.map(|Size(bytes)| bytes));
     set(&mut config.mapped_reads, contents.mapped_reads);
+    set(&mut config.rdma_bytes_max, contents.rdma_memory.map(|Size(bytes)| Some(bytes)));
     set(&mut config.shared_total_bytes_max, contents.shared_memory_total.map(|Size(bytes)| bytes));
     for (name, export) in contents.exports {
         let target = target(&name, &export)?;
@@ -231,6 +237,8 @@ mod tests {
         assert_eq!(full.polling_timeout, default.polling_timeout);
         assert_eq!(full.mapped_reads, default.mapped_reads);
         assert!(!parse("mapped_reads = false").unwrap().mapped_reads);
+        // What it is by default depends on the machine.
+        assert_eq!((full.rdma_bytes_max, default.rdma_bytes_max), (Some(32 << 20), None));
     }
 
     #[test]

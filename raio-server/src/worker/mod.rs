@@ -410,6 +410,10 @@ fn context_options(config: &Config) -> ContextOptions {
         crc: true,
         ..ContextOptions::default()
     };
+    #[cfg(feature = "rdma")]
+    {
+        options.rdma.registered_bytes_max = config.rdma_bytes_max;
+    }
     options.pool.bytes_max = config.memory_bytes_max;
     options.limits.peer_slots = config.requests_max;
     // A server sends no requests.

@@ -54,6 +54,10 @@ pub(crate) struct Common {
     /// What raio:// stands for: auto moves to shared memory with a server on this host, shm insists on it
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "NAME")]
     transport: TransportName,
+    /// Memory that is registered with RDMA devices beside receive buffers; what lies beyond it is copied [default: half of
+    /// what may be locked (ulimit -l)]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size::bytes)]
+    rdma_memory: Option<u64>,
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -99,6 +103,7 @@ impl Common {
             keepalive: self.timeout,
             connect_timeout: self.timeout,
             crc: self.crc,
+            rdma_bytes_max: self.rdma_memory,
             transport: match self.transport {
                 TransportName::Auto => Transport::Auto,
                 TransportName::Tcp => Transport::Tcp,

@@ -110,6 +110,10 @@ fn context_options(options: &ClientOptions) -> ContextOptions {
         crc: options.crc,
         ..ContextOptions::default()
     };
+    #[cfg(feature = "rdma")]
+    {
+        context.rdma.registered_bytes_max = options.rdma_bytes_max;
+    }
     context.pool.bytes_max = options.pool_bytes_max;
     context.limits.slots = options.requests_max.max(1);
     context.limits.peer_slots = PEER_SLOTS;

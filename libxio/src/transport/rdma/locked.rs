@@ -50,7 +50,7 @@ impl Part {
 #[error(
     "{bytes} bytes of memory are not registered with the RDMA device: {taken} are, of at most {bytes_max}. What lies there is \
      copied, or reached by frames. Raise the limit on locked memory (ulimit -l, RLIMIT_MEMLOCK; systemd: LimitMEMLOCK=), \
-     give the process CAP_IPC_LOCK, or raise RdmaOptions::registered_bytes_max"
+     give the process CAP_IPC_LOCK, or raise what the program allows itself (--rdma-memory of raio-server and raio,      RAIO_RDMA_MEMORY_MIB of programs with libraio, RdmaOptions::registered_bytes_max)"
 )]
 struct Refused {
     bytes: u64,
@@ -75,7 +75,12 @@ mod tests {
         let other = Part::take(place(4095), 2, 16_384).unwrap();
         assert_eq!(REGISTERED.load(Ordering::Relaxed), 16_384, "both pages of a range count");
         let error = Part::take(place(0), 1, 16_384).unwrap_err().to_string();
-        assert!(error.contains("ulimit -l") && error.contains("16384 are, of at most 16384"), "{error}");
+        assert!(
+            error.contains("ulimit -l")
+                && error.contains("--rdma-memory")
+                && error.contains("16384 are, of at most 16384"),
+            "{error}"
+        );
         assert!(Part::take(place(0), usize::MAX >> 1, 16_384).is_err());
         drop(one);
         let again = Part::take(place(0), 8192, 16_384).unwrap();
