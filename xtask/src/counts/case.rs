@@ -11,6 +11,9 @@ use std::time::Duration;
 /// A run under callgrind takes some seconds.
 const RUN_TIME: Duration = Duration::from_secs(120);
 
+/// How many times longer the pause between two batches is in the first run of a case, the second, and so on.
+const PAUSE_FACTORS: [u64; 3] = [1, 3, 8];
+
 /// One kind of batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
@@ -111,20 +114,22 @@ impl Case {
     }
 
     /// Microseconds after which all answers of a batch are there, under callgrind, on a busy machine. An answer that comes
-    /// later costs a few instructions more, and the next batch is not touched by it.
-    fn pause_us(&self) -> u64 {
-        if self.is_single() { 2000 } else { 5000 }
+    /// later costs a few instructions and calls more, and the next batch is not touched by it. So a case that is run `again`
+    /// is given more time.
+    fn pause_us(&self, again: usize) -> u64 {
+        let first = if self.is_single() { 2000 } else { 5000 };
+        first * PAUSE_FACTORS[again.min(PAUSE_FACTORS.len() - 1)]
     }
 
-    /// Runs it twice.
+    /// Runs it twice, for the first time (`again` is 0) or once more.
     ///
     /// # Errors
     /// A program failed, with the case's name.
-    pub(crate) fn run(&self, place: &Place) -> Result<Sides<Difference>> {
+    pub(crate) fn run(&self, place: &Place, again: usize) -> Result<Sides<Difference>> {
         let failed = |cause| format!("{}: {cause}", self.name());
         let (batches_short, batches_long) = self.batches();
-        let short = self.profile(batches_short, place).map_err(failed)?;
-        let long = self.profile(batches_long, place).map_err(failed)?;
+        let short = self.profile(batches_short, place, again).map_err(failed)?;
+        let long = self.profile(batches_long, place, again).map_err(failed)?;
         let operations = ((batches_long - batches_short) * self.depth) as f64;
         Ok(Sides {
             client: Difference { short: short.client, long: long.client, operations },
@@ -132,7 +137,7 @@ impl Case {
         })
     }
 
-    fn profile(&self, batches: u64, place: &Place) -> Result<Sides<Profile>> {
+    fn profile(&self, batches: u64, place: &Place, again: usize) -> Result<Sides<Profile>> {
         let outputs =
             Sides { client: place.folder.join("client.out"), server: place.folder.join("server.out") };
         for path in [&outputs.client, &outputs.server] {
@@ -144,7 +149,9 @@ impl Case {
             }
         }
         let server = Server::start_that_tells(&mut self.server(place, &outputs.server))?;
-        let client = child::output(&mut self.client(batches, &server.uri, place, &outputs.client), RUN_TIME);
+        let mut client = self.client(batches, &server.uri, place, &outputs.client);
+        client.args(["--pause-us", &self.pause_us(again).to_string()]);
+        let client = child::output(&mut client, RUN_TIME);
         // Its end writes the profile.
         server.end();
         client?;
@@ -172,7 +179,7 @@ impl Case {
         };
         let mut client = place.under_callgrind("lockstep", output);
         client.arg(uri).args(["--bs", &self.block_bytes.to_string(), "--depth", &self.depth.to_string()]);
-        client.args(["--batches", &batches.to_string(), "--pause-us", &self.pause_us().to_string()]);
+        client.args(["--batches", &batches.to_string()]);
         if self.write {
             client.arg("--write");
         }

@@ -23,6 +23,11 @@ const GROWTH_CALLS: f64 = 0.04;
 /// For batches of one: a side that had to sleep once more.
 const GROWTH_CALLS_SINGLE: f64 = 0.2;
 
+/// Runs of a case that seems to have grown: growth shows in each of them, an answer that was late does not.
+const RUNS_MAX: usize = 3;
+/// Runs of a case whose counts become the baseline.
+const RUNS_WRITTEN: usize = 2;
+
 /// What to do with the counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options<'a> {
@@ -55,11 +60,15 @@ pub(crate) fn run(options: &Options<'_>) -> Result<()> {
     for case in cases {
         let name = case.name();
         let before = baseline.get(&name);
-        let difference = case.run(&place)?;
+        let difference = case.run(&place, 0)?;
         let mut counts = difference.counts();
-        // Once more where it matters: an answer that came late makes a batch two.
-        if options.write || before.as_ref().is_some_and(|before| !growth(case, before, &counts).is_empty()) {
-            counts = least(&counts, &case.run(&place)?.counts());
+        for run in 1..RUNS_MAX {
+            let has_grown = before.as_ref().is_some_and(|before| !growth(case, before, &counts).is_empty());
+            let is_enough = if options.write { run >= RUNS_WRITTEN } else { !has_grown };
+            if is_enough {
+                break;
+            }
+            counts = least(&counts, &case.run(&place, run)?.counts());
         }
         table::print_line(&name, "client", &counts.client, before.as_ref().map(|before| &before.client));
         table::print_line("", "server", &counts.server, before.as_ref().map(|before| &before.server));
@@ -98,7 +107,7 @@ impl Sides<Difference> {
     }
 }
 
-/// Of two runs the less of each count: what is more comes from answers that were late.
+/// Of two runs the less of each count: what is more comes from answers that were late, which make a batch two.
 fn least(one: &Sides<Counts>, other: &Sides<Counts>) -> Sides<Counts> {
     let less = |one: &Counts, other: &Counts| Counts {
         instructions: one.instructions.min(other.instructions),
@@ -159,5 +168,24 @@ mod tests {
         assert_eq!(growth_of_side(&before, &now, GROWTH_CALLS).len(), 3);
         now = Counts { allocations: 1.0, copies: 2.0, copying: 800.0, ..before };
         assert_eq!(growth_of_side(&before, &now, GROWTH_CALLS).len(), 3);
+    }
+
+    #[test]
+    fn growth_shows_in_every_run() {
+        let before = Counts {
+            instructions: 1000.0,
+            system_calls: 0.06,
+            clock_reads: 0.06,
+            allocations: 0.0,
+            copies: 1.0,
+            copying: 100.0,
+        };
+        let both = |counts| Sides { client: counts, server: counts };
+        let late = Counts { system_calls: 0.156, clock_reads: 0.156, ..before };
+        let later = Counts { clock_reads: 0.2, instructions: 1100.0, ..before };
+        let least_of_two = least(&both(late), &both(later));
+        assert_eq!(growth_of_side(&before, &least_of_two.client, GROWTH_CALLS).len(), 1);
+        assert!(growth(&CASES[1], &both(before), &least(&least_of_two, &both(before))).is_empty());
+        assert_eq!(growth(&CASES[1], &both(before), &least(&both(late), &both(late))).len(), 4);
     }
 }
