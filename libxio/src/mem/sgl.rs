@@ -55,7 +55,7 @@ const _: () = assert!(size_of::<Sgl>() == 32);
 
 /// One entry for `readv`, `writev`, `recvmsg` or `sendmsg`, borrowed from the list that keeps its memory alive. What is
 /// received into is reached through a unique borrow of the entry only, so entries are not copied. Whoever makes entries over
-/// a peer's memory guards the call that they are for ([`PeerPieces`](super::PeerPieces)).
+/// a peer's memory guards the call that they are for (mem/peer_pieces.rs).
 #[repr(transparent)]
 pub struct IoVec<'a> {
     raw: libc::iovec,
