@@ -218,14 +218,16 @@ impl Engine {
         if matches!(self.state, State::Lost(_)) {
             return Ok(0);
         }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // Who does not wait needs no clock.
+        let limit = timeout.filter(|timeout| !timeout.is_zero());
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
             let idle = self.outstanding() == 0 && !matches!(self.state, State::Connecting);
             let left = match (deadline, timeout) {
                 _ if idle => Some(Duration::ZERO),
-                (None, _) => None,
-                (_, Some(Duration::ZERO)) => timeout,
                 (Some(deadline), _) => Some(deadline.saturating_duration_since(Instant::now())),
+                (None, Some(Duration::ZERO)) => timeout,
+                (None, _) => None,
             };
             let events = self.turn(left)?;
             // As long as there were events, sources may not be armed for `poll_fd`: look again.
