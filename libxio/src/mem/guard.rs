@@ -9,6 +9,8 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::compiler_fence;
 
 /// A range that the thread is touching; it lies on the stack of [`touch`].
 struct Touched {
@@ -46,7 +48,10 @@ pub(crate) fn touch<R>(start: *mut u8, length: usize, access: impl FnOnce() -> R
     let touched = Touched { start: start as usize, length, vanished: Cell::new(false), outer };
     INNERMOST.set(&raw const touched);
     let leave = Leave(outer);
+    // The handler runs in the middle of the access, which stays between the two.
+    compiler_fence(SeqCst);
     let result = access();
+    compiler_fence(SeqCst);
     drop(leave);
     if touched.vanished.get() { Err(Vanished) } else { Ok(result) }
 }

@@ -11,6 +11,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::fence;
 
 /// A range of a file, mapped read-only.
 ///
@@ -120,6 +122,8 @@ impl FileWindow {
             }
             // SAFETY: as above; the target has `length` bytes, and is other memory than this mapping, which nobody else has.
             unsafe { target.fill_from_raw(source) };
+            // The second look comes behind the copy's.
+            fence(Acquire);
             ends_in_data()
         });
         copied.unwrap_or_else(|guard::Vanished| {

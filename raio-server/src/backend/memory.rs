@@ -102,8 +102,12 @@ impl Store {
         if length == 0 && !data.is_empty() {
             return Err(libc::ENOSPC);
         }
-        let mut failed = None;
+        let (mut taken, mut failed) = (0, None);
         self.walk(offset, length, |segment, start, at, length| {
+            // What comes behind a failure would stand above the size.
+            if failed.is_some() {
+                return;
+            }
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
             let bytes = match &mut *segment {
                 Some(bytes) => bytes,
@@ -113,24 +117,26 @@ impl Store {
                 },
             };
             data.gather(at, &mut bytes[start..start + length]);
+            taken = at + length;
         });
-        if let Some(errno) = failed {
+        if let (Some(errno), 0) = (failed, taken) {
             return Err(errno);
         }
-        let end = offset + length;
+        let end = offset + taken as u64;
         // Nearly all writes are inside, and would otherwise take the line from other workers.
         if self.size.load(Ordering::Acquire) < end {
             self.size.fetch_max(end, Ordering::AcqRel);
         }
         // At most the length of a list.
-        Ok(length as u32)
+        Ok(taken as u32)
     }
 
     fn zero(&self, offset: u64, length: u64) {
         let length = Store::clip(offset, length, self.capacity);
-        self.walk(offset, length, |segment, start, _, length| {
+        self.walk(offset, length, |segment, start, at, length| {
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
-            if length == SEGMENT_BYTES {
+            let is_last = offset + (at + length) as u64 == self.capacity;
+            if start == 0 && (length == SEGMENT_BYTES || is_last) {
                 *segment = None;
             } else if let Some(bytes) = &mut *segment {
                 bytes[start..start + length].fill(0);

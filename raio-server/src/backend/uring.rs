@@ -339,6 +339,13 @@ impl UringFile {
         windows.read(file, self.fd.as_fd(), offset, buffer)
     }
 
+    /// Storage of the file is about to be taken away, which a copy out of a window would have to wait for.
+    fn will_shrink(&self, memory: &mut dyn Memory) {
+        if let (Some(file), Some(windows)) = (self.windows, memory.windows()) {
+            windows.refuse(file);
+        }
+    }
+
     /// A read goes to the ring: its window is not in memory as a whole.
     fn missed(&self, offset: u64, memory: &mut dyn Memory) {
         if let (Some(file), Some(windows)) = (self.windows, memory.windows()) {
@@ -481,11 +488,16 @@ impl OpenFile for UringFile {
             Command::Settle { written } => Step::Ended(Ok(Done::Moved(written))),
             Command::Flush { data_only } => Step::Ring(FileOp::Sync { fd, data_only }),
             Command::Discard { offset, length } => {
+                self.will_shrink(memory);
                 let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 // The flags are a few low bits.
                 Step::Ring(FileOp::Allocate { fd, mode: mode.bits() as i32, offset, length })
             }
-            Command::Truncate { .. } | Command::Stat => Step::Block(data, 0),
+            Command::Truncate { .. } => {
+                self.will_shrink(memory);
+                Step::Block(data, 0)
+            }
+            Command::Stat => Step::Block(data, 0),
         }
     }
 

@@ -49,6 +49,14 @@ const DOUBTS_MAX: u32 = 64;
 /// Time between two sweeps.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Copies after which the clock is read again within a turn, and with it, in time, whether any has waited for a device: so
+/// that a turn's worth of them can't wait one after the other.
+const COPIES_PER_LOOK: u32 = 8;
+
+/// Batches of windows that may wait to be unmapped, as they do where all threads for that are busy with a dead mount. With more,
+/// none are mapped: their number has a limit in the process.
+const UNMAPPING_MAX: usize = 4;
+
 /// What a copy saves beside preadv2, in nanoseconds: 0.8 us for 4 KiB, 5 for 64 KiB, 70 for 1 MiB were measured.
 const SAVED_NS: u32 = 500;
 const BYTES_PER_SAVED_NS: u32 = 16;
@@ -100,11 +108,15 @@ pub struct Windows {
     mapped: Vec<usize>,
     /// To be unmapped off the loop.
     retired: Vec<FileWindow>,
+    /// Held by each batch of them that was handed over, until it is unmapped.
+    unmapping: Arc<()>,
     /// Handles of this worker, of files that may have windows.
     handles: HashMap<FileKey, usize>,
     faults: Faults,
-    /// The coarse clock in milliseconds; read once in a turn.
+    /// The coarse clock in milliseconds; read once in a turn, and again after some copies.
     now_ms: Option<u64>,
+    /// Copies since it was read.
+    copies: u32,
     counters: Arc<Counters>,
 }
 
@@ -122,9 +134,11 @@ impl Windows {
             slots_max: 1 << share.ilog2(),
             mapped: Vec::new(),
             retired: Vec::new(),
+            unmapping: Arc::default(),
             handles: HashMap::new(),
             faults: Faults::default(),
             now_ms: None,
+            copies: 0,
             counters,
         }
     }
@@ -147,8 +161,11 @@ impl Windows {
     ) -> bool {
         // The remainder is below 2 MiB.
         let (number, start) = (offset / WINDOW_BYTES, (offset % WINDOW_BYTES) as usize);
-        if start + target.len() > WINDOW_BYTES as usize {
+        if target.is_empty() || start + target.len() > WINDOW_BYTES as usize {
             return false;
+        }
+        if self.copies >= COPIES_PER_LOOK {
+            self.now_ms = None;
         }
         let now_ms = self.now();
         let key = WindowKey { file, number };
@@ -164,6 +181,7 @@ impl Windows {
         let slot = &mut self.slots[index];
         let Some(window) = &mut slot.window else { return false };
         if window.copy_to(start, target) {
+            self.copies += 1;
             slot.is_used = true;
             slot.doubts = slot.doubts.saturating_sub(1);
             slot.saved_ns = slot.saved_ns.saturating_add(worth_ns);
@@ -213,14 +231,16 @@ impl Windows {
     fn look_at_clock(&mut self) -> u64 {
         let now_ms = sys::coarse_clock_ms();
         self.now_ms = Some(now_ms);
+        self.copies = 0;
         if !self.mapped.is_empty() && self.faults.is_due(now_ms) {
-            self.look_for_faults(now_ms);
+            self.note_faults(sys::major_faults(), now_ms);
         }
         now_ms
     }
 
-    fn look_for_faults(&mut self, now_ms: u64) {
-        let new = self.faults.look(sys::major_faults(), now_ms);
+    /// The thread has had so many major faults until now: after new ones there are no leases for a while.
+    fn note_faults(&mut self, count: u64, now_ms: u64) {
+        let new = self.faults.look(count, now_ms);
         if new == 0 {
             return;
         }
@@ -300,6 +320,10 @@ impl Windows {
     }
 
     fn map(&mut self, index: usize, fd: BorrowedFd<'_>, offset: u64, length: usize, now_ms: u64) {
+        // One is our own.
+        if Arc::strong_count(&self.unmapping) > 1 + UNMAPPING_MAX {
+            return;
+        }
         match FileWindow::map(fd, offset, length) {
             Ok(window) => {
                 if self.mapped.is_empty() {
@@ -358,6 +382,17 @@ impl Windows {
         }
     }
 
+    /// Storage of a file is about to be taken away, during which the kernel holds up faults: its windows are left alone.
+    pub(crate) fn refuse(&mut self, file: FileKey) {
+        let until_ms = self.now() + REFUSED_MS;
+        for index in &self.mapped {
+            let slot = &mut self.slots[*index];
+            if slot.key.file == file {
+                slot.enter(State::Refused, until_ms);
+            }
+        }
+    }
+
     /// Whether there are any.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -370,10 +405,17 @@ impl Windows {
         !self.retired.is_empty()
     }
 
-    /// What has to be unmapped, which may take its time.
-    pub(crate) fn take_retired(&mut self) -> Vec<FileWindow> {
-        std::mem::take(&mut self.retired)
+    /// What has to be unmapped, which may take its time: by dropping it.
+    pub(crate) fn take_retired(&mut self) -> Retired {
+        Retired { _windows: std::mem::take(&mut self.retired), _counted: Arc::clone(&self.unmapping) }
     }
+}
+
+/// Windows that are to be unmapped, and count until they are.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    _windows: Vec<FileWindow>,
+    _counted: Arc<()>,
 }
 
 /// Bytes of the window at `offset` that the file has, if all their pages are in memory; else 0.

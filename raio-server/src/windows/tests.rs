@@ -39,7 +39,7 @@ impl Fixture {
 
     /// A read at the test's time; true if a window had it, and then it has to be right.
     fn read(&mut self, offset: usize, length: usize) -> bool {
-        self.windows.now_ms = Some(self.now_ms);
+        (self.windows.now_ms, self.windows.copies) = (Some(self.now_ms), 0);
         let mut target = Buffer::from_vec(vec![0; length]);
         let is_mapped = self.windows.read(self.key, self.file.as_fd(), offset as u64, &mut target);
         if is_mapped {
@@ -154,7 +154,7 @@ fn a_file_that_shrinks_and_grows_is_not_mistaken() {
     assert!(fixture.read(1 << 20, 100));
     // Certainly no page: the guard survives it, and the window is given up.
     assert!(!fixture.read((1 << 20) + 4096, LENGTH));
-    assert_eq!((fixture.mapped(), fixture.windows.take_retired().len()), (0, 1));
+    assert_eq!((fixture.mapped(), fixture.windows.take_retired()._windows.len()), (0, 1));
     fixture.file.write_all_at(&fixture.bytes, 0).unwrap();
     fixture.admit(0);
     assert!(fixture.read((1 << 20) + 4096, LENGTH));
@@ -200,9 +200,47 @@ fn holes_that_are_punched_read_as_zeros() {
     fixture.bytes[4096..12_288].fill(0);
     assert!(fixture.read(0, 3 * 4096 + 1), "its last byte is no zero");
     assert!(!fixture.read(4096, LENGTH));
-    // What stands in the hole came with a major fault, of which the next look takes notice.
-    fixture.now_ms += 1000;
-    fixture.read(0, LENGTH);
+}
+
+#[test]
+fn a_file_whose_storage_goes_is_left_alone_for_a_while() {
+    let Some(mut fixture) = Fixture::new(2 << 20) else { return };
+    fixture.admit(0);
+    fixture.windows.now_ms = Some(fixture.now_ms);
+    fixture.windows.refuse(FileKey { inode: fixture.key.inode + 1, ..fixture.key });
+    assert!(fixture.read(0, LENGTH), "another file");
+    fixture.windows.refuse(fixture.key);
+    for _ in 0..1000 {
+        assert!(!fixture.read(0, LENGTH));
+    }
+    fixture.now_ms += REFUSED_MS;
+    fixture.admit(0);
+}
+
+#[test]
+fn the_clock_is_read_again_within_a_turn() {
+    let Some(mut fixture) = Fixture::new(2 << 20) else { return };
+    fixture.admit(0);
+    let mut target = Buffer::from_vec(vec![0; LENGTH]);
+    fixture.windows.now_ms = Some(fixture.now_ms);
+    // The real clock is far from the test's.
+    let reads = (0..100).take_while(|_| {
+        let _ = fixture.windows.read(fixture.key, fixture.file.as_fd(), 0, &mut target);
+        fixture.windows.now_ms == Some(fixture.now_ms)
+    });
+    assert!(reads.count() <= COPIES_PER_LOOK as usize);
+}
+
+#[test]
+fn nothing_is_mapped_while_too_much_waits_to_be_unmapped() {
+    let Some(mut fixture) = Fixture::new(2 << 20) else { return };
+    let waiting: Vec<_> = (0..=UNMAPPING_MAX).map(|_| fixture.windows.take_retired()).collect();
+    for _ in 0..1000 {
+        assert!(!fixture.read(0, LENGTH));
+    }
+    drop(waiting);
+    fixture.now_ms += REFUSED_MS;
+    fixture.admit(0);
 }
 
 #[test]
@@ -215,7 +253,7 @@ fn a_sweep_takes_what_was_not_used() {
     assert_eq!(fixture.mapped(), 3);
     assert!(fixture.read(2 << 20, LENGTH));
     fixture.windows.sweep();
-    assert_eq!((fixture.mapped(), fixture.windows.take_retired().len()), (1, 2));
+    assert_eq!((fixture.mapped(), fixture.windows.take_retired()._windows.len()), (1, 2));
     assert!(fixture.read(2 << 20, LENGTH), "it is the one that was used");
     fixture.windows.sweep();
     fixture.windows.sweep();
@@ -238,7 +276,7 @@ fn the_last_handle_takes_the_windows_of_its_file() {
     fixture.windows.closed(fixture.key);
     assert_eq!(fixture.mapped(), 4);
     fixture.windows.closed(fixture.key);
-    assert_eq!((fixture.mapped(), fixture.windows.take_retired().len()), (1, 3));
+    assert_eq!((fixture.mapped(), fixture.windows.take_retired()._windows.len()), (1, 3));
     fixture.windows.closed(fixture.key);
     fixture.windows.closed(other.key);
     assert!(fixture.windows.is_empty());
@@ -255,7 +293,7 @@ fn windows_that_meet_in_a_slot_take_turns() {
     assert!(fixture.read(0, LENGTH));
     fixture.now_ms += 2 * LEASE_MS;
     fixture.admit(2 << 20);
-    assert_eq!((fixture.mapped(), fixture.windows.take_retired().len()), (1, 1));
+    assert_eq!((fixture.mapped(), fixture.windows.take_retired()._windows.len()), (1, 1));
     assert!(!fixture.read(0, LENGTH));
     // Read alike, neither gets what it would lose again at once.
     fixture.now_ms += 2 * LEASE_MS;
@@ -270,9 +308,11 @@ fn windows_that_meet_in_a_slot_take_turns() {
 fn major_faults_switch_windows_off_for_a_while() {
     let Some(mut fixture) = Fixture::new(2 << 20) else { return };
     fixture.admit(0);
-    fixture.windows.faults.look(sys::major_faults() + 1, fixture.now_ms);
-    // As if one more had been seen.
-    fixture.windows.slots.iter_mut().for_each(|slot| slot.enter(State::Counting, 0));
+    let before = sys::major_faults();
+    fixture.windows.note_faults(before, fixture.now_ms);
+    assert!(fixture.read(0, LENGTH), "there were none");
+    fixture.windows.note_faults(before + 1, fixture.now_ms);
+    assert_eq!(fixture.counters.major_faults.get(), 1);
     for _ in 0..1000 {
         assert!(!fixture.read(0, LENGTH));
     }

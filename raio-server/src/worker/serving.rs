@@ -298,10 +298,13 @@ impl Worker {
         };
         self.setup.counters.open_files.subtract(1);
         self.closed(&*file);
+        // They hold the file too.
+        let windows = self.windows.as_mut().map(Windows::take_retired);
         let connection = request.connection();
         let pending = Pending { client: served.id, connection, request, bytes: 0, work: Work::Call };
         let token = self.pending.insert(pending);
         self.call(served.id, calls, token, move || {
+            drop(windows);
             drop(file);
             Ended::Called(Ok(()))
         });
