@@ -88,20 +88,9 @@ impl Context {
     }
 
     /// A message was queued on a link: it goes at the end of the turn, or, where that costs nothing, with a few others, so
-    /// that the peer begins while this side goes on. A request goes now if it is the `only` one: the peer waits for it.
+    /// that the peer begins while this side goes on. It goes now if no other is in sight (`is_last`): the peer waits for it.
     #[inline]
-    pub(super) fn message_queued(&mut self, key: Key, only: bool) {
-        self.queued(key, only);
-    }
-
-    /// As [`Context::message_queued`], of an answer; where no event is left that would bring another one, it goes now.
-    #[inline]
-    pub(super) fn answer_queued(&mut self, key: Key) {
-        self.queued(key, self.events.is_empty());
-    }
-
-    #[inline]
-    fn queued(&mut self, key: Key, is_last: bool) {
+    pub(super) fn message_queued(&mut self, key: Key, is_last: bool) {
         let Some(entry) = self.links.get_mut(key) else { return };
         // A link that is not polled may have to be, for what is left.
         if entry.hot && !entry.blocked && entry.link.is_flushed_early(is_last) {

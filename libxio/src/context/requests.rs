@@ -240,7 +240,8 @@ impl Context {
         }
         link.link.send(&mut frame);
         self.statistics.frames_sent.add(1);
-        self.answer_queued(link_key);
+        // An event that is left may bring another answer.
+        self.message_queued(link_key, self.events.is_empty());
         Ok(())
     }
 

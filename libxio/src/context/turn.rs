@@ -101,9 +101,6 @@ impl Context {
                 // The rest of a turn was done a moment ago: what has come need not wait for it.
                 if self.look_out() {
                     self.receive_hot(false);
-                    if !self.events.is_empty() {
-                        break;
-                    }
                 }
                 continue;
             }

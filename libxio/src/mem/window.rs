@@ -224,7 +224,7 @@ mod tests {
         assert!(!window.copy_to(0, &mut target(10)));
     }
 
-    /// The last page is there, and one before it is not: a hole that can't be filled looks so.
+    /// A hole reads as zeros, and so does what a file has grown by.
     #[test]
     fn zeros_of_the_file_are_left_to_the_system_call() {
         let file = tempfile::tempfile().unwrap();

@@ -8,6 +8,10 @@ const LINES_MAX: usize = 16;
 /// Lines of a page: as far as the processor would not go by itself.
 const PAGE_LINES: usize = 4096 / LINE_BYTES;
 
+/// Into which cache, as the processor's instruction has it (_MM_HINT_T0 and _MM_HINT_T1).
+const FIRST_CACHE: i32 = 3;
+const SECOND_CACHE: i32 = 2;
+
 /// Asks for what a value consists of, as far as it is in one place.
 #[inline]
 pub(crate) fn prefetch<T: ?Sized>(value: &T) {
@@ -24,25 +28,23 @@ pub fn prefetch_memory(memory: &[u8]) {
 /// As [`prefetch_memory`], of memory that need not be there.
 #[inline]
 pub(crate) fn prefetch_page(start: *const u8, length: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in 0..length.div_ceil(LINE_BYTES).min(PAGE_LINES) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch never faults and changes nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line * LINE_BYTES).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, length, PAGE_LINES);
+    ask::<SECOND_CACHE>(start, length.div_ceil(LINE_BYTES).min(PAGE_LINES));
 }
 
 /// Asks for some bytes. They need not be there: it is a hint.
 #[inline]
 pub(crate) fn prefetch_bytes(start: *const u8, length: usize) {
+    ask::<FIRST_CACHE>(start, length.div_ceil(LINE_BYTES).min(LINES_MAX));
+}
+
+/// Asks for some lines, where it is known how.
+#[inline(always)]
+fn ask<const HINT: i32>(start: *const u8, lines: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in 0..length.div_ceil(LINE_BYTES).min(LINES_MAX) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for line in 0..lines {
         // SAFETY: a prefetch never faults and changes nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE_BYTES).cast()) };
+        unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(start.wrapping_add(line * LINE_BYTES).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, length, LINE_BYTES, LINES_MAX);
+    let _ = (start, lines);
 }

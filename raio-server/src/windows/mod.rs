@@ -89,12 +89,18 @@ impl WindowKey {
     /// Offsets end long before it.
     const NONE: WindowKey = WindowKey { file: FileKey { device: 0, inode: 0 }, number: u64::MAX };
 
+    /// The window of a file that an offset lies in.
+    #[inline]
+    fn at(file: FileKey, offset: u64) -> WindowKey {
+        WindowKey { file, number: offset / WINDOW_BYTES }
+    }
+
     /// The one slot where it may be. Neighbours don't meet; different files begin anywhere (Fibonacci hashing).
     #[inline]
     fn slot(&self, slots: usize) -> usize {
         let hash = (self.file.inode ^ self.file.device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // `slots` is a power of two.
-        (hash >> 32).wrapping_add(self.number) as usize & (slots - 1)
+        // `slots` is a power of two, or 0 while there are none.
+        (hash >> 32).wrapping_add(self.number) as usize & slots.saturating_sub(1)
     }
 }
 
@@ -159,8 +165,8 @@ impl Windows {
         offset: u64,
         target: &mut Buffer,
     ) -> bool {
-        // The remainder is below 2 MiB.
-        let (number, start) = (offset / WINDOW_BYTES, (offset % WINDOW_BYTES) as usize);
+        // Below 2 MiB.
+        let start = (offset % WINDOW_BYTES) as usize;
         if target.is_empty() || start + target.len() > WINDOW_BYTES as usize {
             return false;
         }
@@ -168,10 +174,10 @@ impl Windows {
             self.now_ms = None;
         }
         let now_ms = self.now();
-        let key = WindowKey { file, number };
+        let key = WindowKey::at(file, offset);
         // At most 2 MiB.
         let worth_ns = SAVED_NS + target.len() as u32 / BYTES_PER_SAVED_NS;
-        let mut index = key.slot(self.slots.len().max(1));
+        let mut index = key.slot(self.slots.len());
         if !self.slots.get(index).is_some_and(|slot| slot.is_leased(key, now_ms)) {
             match self.consider(key, fd, worth_ns, now_ms) {
                 Some(admitted) => index = admitted,
@@ -201,8 +207,8 @@ impl Windows {
     /// mapped.
     #[inline]
     pub(crate) fn expect(&self, file: FileKey, offset: u64, length: usize) {
-        let key = WindowKey { file, number: offset / WINDOW_BYTES };
-        let slot = self.slots.get(key.slot(self.slots.len().max(1)));
+        let key = WindowKey::at(file, offset);
+        let slot = self.slots.get(key.slot(self.slots.len()));
         if let Some(window) = slot.filter(|slot| slot.key == key).and_then(|slot| slot.window.as_ref()) {
             window.prefetch((offset % WINDOW_BYTES) as usize, length);
         }
@@ -212,8 +218,8 @@ impl Windows {
     #[cold]
     pub(crate) fn missed(&mut self, file: FileKey, offset: u64) {
         let now_ms = self.now();
-        let key = WindowKey { file, number: offset / WINDOW_BYTES };
-        let index = key.slot(self.slots.len().max(1));
+        let key = WindowKey::at(file, offset);
+        let index = key.slot(self.slots.len());
         if let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.key == key) {
             slot.enter(State::Refused, now_ms + REFUSED_MS);
         }

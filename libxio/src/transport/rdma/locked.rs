@@ -50,7 +50,8 @@ impl Part {
 #[error(
     "{bytes} bytes of memory are not registered with the RDMA device: {taken} are, of at most {bytes_max}. What lies there is \
      copied, or reached by frames. Raise the limit on locked memory (ulimit -l, RLIMIT_MEMLOCK; systemd: LimitMEMLOCK=), \
-     give the process CAP_IPC_LOCK, or raise what the program allows itself (--rdma-memory of raio-server and raio,      RAIO_RDMA_MEMORY_MIB of programs with libraio, RdmaOptions::registered_bytes_max)"
+     give the process CAP_IPC_LOCK, or raise what the program allows itself (--rdma-memory of raio-server and raio, \
+     RAIO_RDMA_MEMORY_MIB of programs with libraio, RdmaOptions::registered_bytes_max)"
 )]
 struct Refused {
     bytes: u64,
