@@ -54,7 +54,10 @@ fn memory_without_pages_hurts_no_other_link() {
                         // What is gone is as a hole.
                         assert!(outcome.unwrap().data.to_vec().iter().all(|byte| *byte == 0));
                         rounds += 1;
-                        ask(&mut client, rounds);
+                        // Nothing is on its way when the client ends: the server would lose it.
+                        if rounds < 2 {
+                            ask(&mut client, rounds);
+                        }
                     }
                     other => panic!("the other link is hurt: {other:?}"),
                 }
