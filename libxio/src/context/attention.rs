@@ -9,7 +9,7 @@
 use super::Context;
 use super::links::{LinkEntry, Role, is_read};
 use crate::reactor::{Key, Ticket, TicketKind};
-use crate::transport::Armed;
+use crate::transport::{Armed, WakeWord};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -110,6 +110,26 @@ impl Context {
             return;
         }
         entry.armed = None;
+        entry.link.descriptor_is_ready();
+        self.rouse_link(key);
+    }
+
+    /// A wait on a link's word has ended, so or so.
+    pub(super) fn word_ready(&mut self, index: u32, stamp: u32, result: i32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let Some(entry) = self.links.get_mut(key) else { return };
+        if entry.word != Some(stamp) {
+            return;
+        }
+        entry.word = None;
+        // Woken; rung before it waited; the thread that armed it has ended. Else memory that can't be reached.
+        entry.word_failed = !matches!(-result, 0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED);
+        self.rouse_link(key);
+    }
+
+    /// The ring has told of a link.
+    fn rouse_link(&mut self, key: Key) {
+        let Some(entry) = self.links.get_mut(key) else { return };
         entry.has_news = true;
         self.crowd += 1;
         entry.waited = self.now.saturating_duration_since(entry.armed_at);
@@ -207,6 +227,19 @@ impl Context {
             Armed::Wait(events) => events,
             Armed::Ready => return true,
         };
+        // A connection's link stays where it is; a wait that outlives its link's stay here would take the next one's bell.
+        if ring.waits_on_words()
+            && events != 0
+            && !entry.word_failed
+            && matches!(entry.role, Role::Connection(_))
+            && let Some(WakeWord { address, value }) = entry.link.wake_word()
+            // One that is there already, and was not woken, is good for this sleep too.
+            && entry.word.is_none()
+        {
+            let stamp = self.stamps.next();
+            entry.word = Some(stamp);
+            ring.wait_on_word(address, value, Ticket { kind: TicketKind::Word, stamp, index: key.index });
+        }
         if let Some((stamp, armed)) = entry.armed {
             if armed == events {
                 return false;
@@ -248,7 +281,11 @@ impl Context {
     /// open: the cancel is submitted at once.
     pub(super) fn disarm(&mut self, stamp: Option<u32>, index: u32, kind: TicketKind) {
         if let (Some(stamp), Some(ring)) = (stamp, &mut self.ring) {
-            ring.cancel_poll(Ticket { kind, stamp, index });
+            let ticket = Ticket { kind, stamp, index };
+            match kind {
+                TicketKind::Word => ring.cancel(ticket),
+                _ => ring.cancel_poll(ticket),
+            }
             // What is left in the queue goes with the next turn.
             let _ = ring.submit();
         }

@@ -25,6 +25,10 @@ pub(super) struct LinkEntry {
     pub(super) armed: Option<(u32, i16)>,
     /// When that was put there; the time of the last one.
     pub(super) armed_at: Instant,
+    /// Stamp of the wait on the word by which the peer wakes, in the ring.
+    pub(super) word: Option<u32>,
+    /// Such a wait has failed: the peer has to wake by the descriptor.
+    pub(super) word_failed: bool,
     /// How long the last poll waited before it fired.
     pub(super) waited: Duration,
     /// That poll has told of something, and nothing was received since.
@@ -57,8 +61,23 @@ impl LinkEntry {
     pub(super) fn new(link: Box<dyn Link>, role: Role, now: Instant) -> Self {
         let (has_news, hot, dirty, blocked, stalled) = (false, false, false, false, false);
         let (armed, waited) = (None, Duration::ZERO);
+        let (word, word_failed) = (None, false);
         let (armed_at, last_active) = (now, now);
-        LinkEntry { link, role, armed, armed_at, waited, has_news, hot, dirty, blocked, stalled, last_active }
+        LinkEntry {
+            link,
+            role,
+            armed,
+            word,
+            word_failed,
+            armed_at,
+            waited,
+            has_news,
+            hot,
+            dirty,
+            blocked,
+            stalled,
+            last_active,
+        }
     }
 }
 
@@ -325,6 +344,7 @@ impl Context {
     pub(super) fn take_link(&mut self, key: Key) -> Option<LinkEntry> {
         let entry = self.links.remove(key)?;
         self.disarm(entry.armed.map(|(stamp, _)| stamp), key.index, TicketKind::Link);
+        self.disarm(entry.word, key.index, TicketKind::Word);
         Some(entry)
     }
 

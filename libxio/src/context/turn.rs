@@ -299,6 +299,7 @@ impl Context {
                         self.outside_timeout = None;
                     }
                 }
+                TicketKind::Word => self.word_ready(index, stamp, result),
                 TicketKind::Ignored => {}
             }
         }

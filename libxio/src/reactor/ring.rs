@@ -6,7 +6,7 @@
 
 use crate::mem::{RawEntries, Sgl};
 use crate::{Error, Result};
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::io;
@@ -33,6 +33,8 @@ pub(crate) enum TicketKind {
     Timeout = 6,
     /// Its completion says nothing that anybody wants to know.
     Ignored = 7,
+    /// A word by which the peer of a link wakes.
+    Word = 8,
 }
 
 /// Stamps are counted in this many bits.
@@ -51,6 +53,7 @@ impl Ticket {
             4 => TicketKind::File,
             5 => TicketKind::Wake,
             6 => TicketKind::Timeout,
+            8 => TicketKind::Word,
             _ => return None,
         };
         // The masks make the casts exact.
@@ -82,6 +85,8 @@ pub(crate) struct Ring {
     enters: u64,
     /// Time given to the `Timeout` operation in flight; boxed, since the kernel reads it at submission.
     timeout: Box<types::Timespec>,
+    /// The kernel can wait on words of memory (Linux 6.7).
+    waits_on_words: bool,
     /// Sleep in poll(2) on the ring's descriptor instead of in the ring: see [`under_valgrind`].
     sleeps_in_poll: bool,
 }
@@ -127,7 +132,10 @@ impl Ring {
             });
         }
         let timeout = Box::new(types::Timespec::new());
-        Ok(Ring { ring, backlog: VecDeque::new(), enters: 0, timeout, sleeps_in_poll })
+        let mut probe = Probe::new();
+        let waits_on_words = ring.submitter().register_probe(&mut probe).is_ok()
+            && probe.is_supported(opcode::FutexWait::CODE);
+        Ok(Ring { ring, backlog: VecDeque::new(), enters: 0, timeout, waits_on_words, sleeps_in_poll })
     }
 
     /// The ring's descriptor, for as long as the ring lives.
@@ -153,6 +161,18 @@ impl Ring {
     /// Takes back a `poll` that has not fired.
     pub(crate) fn cancel_poll(&mut self, ticket: Ticket) {
         self.push(opcode::PollRemove::new(ticket.encode()).build(), IGNORED);
+    }
+
+    /// Whether [`Ring::wait_on_word`] is to be had.
+    pub(crate) fn waits_on_words(&self) -> bool {
+        self.waits_on_words
+    }
+
+    /// Completes once a word of memory, perhaps shared, has another value or who waits on it is woken (futex(2)). A word that is
+    /// not mapped is an error of the completion.
+    pub(crate) fn wait_on_word(&mut self, address: *const u32, value: u32, ticket: Ticket) {
+        let entry = opcode::FutexWait::new(address, value.into(), ANY_WAKER, FUTEX2_SIZE_U32).build();
+        self.push(entry, ticket);
     }
 
     /// Asks for the end of any operation.
@@ -343,6 +363,11 @@ impl Ring {
     }
 }
 
+/// FUTEX_BITSET_MATCH_ANY of linux/futex.h.
+const ANY_WAKER: u64 = u32::MAX as u64;
+/// Of linux/futex.h: the word has 32 bits; without FUTEX2_PRIVATE, it may be shared.
+const FUTEX2_SIZE_U32: u32 = 2;
+
 const IGNORED: Ticket = Ticket { kind: TicketKind::Ignored, stamp: 0, index: 0 };
 
 /// Whether this process runs under valgrind, which preloads a library of its own. Its versions before 3.20 don't know that
@@ -420,6 +445,44 @@ mod tests {
             ring.has_completions();
             turns += 1;
             assert!(turns < 10);
+        }
+    }
+
+    #[test]
+    fn a_word_that_changes_ends_its_wait() {
+        use rustix::thread::futex;
+        use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+        let word: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(5)));
+        for pinned in [true, false] {
+            let mut ring = Ring::new(8, pinned).unwrap();
+            if !ring.waits_on_words() {
+                return;
+            }
+            word.store(5, SeqCst);
+            let wait_for = |ring: &mut Ring, value, expected: i32| {
+                ring.wait_on_word(word.as_ptr(), value, FILE);
+                for _ in 0..10 {
+                    ring.wait(Some(Duration::from_secs(5))).unwrap();
+                    if let Some(found) = ring.next_completion() {
+                        assert_eq!(found, (FILE, expected));
+                        return;
+                    }
+                }
+                panic!("it is not woken");
+            };
+            wait_for(&mut ring, 4, -libc::EAGAIN);
+            let waker = std::thread::spawn(move || {
+                // Until it waits: none is woken before. The value stays, so that it is the waking which ends the wait.
+                while futex::wake(word, futex::Flags::empty(), 1).unwrap() == 0 {
+                    std::thread::yield_now();
+                }
+            });
+            wait_for(&mut ring, 5, 0);
+            waker.join().unwrap();
+            ring.wait_on_word(word.as_ptr(), 5, FILE);
+            ring.cancel(FILE);
+            ring.wait(Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(ring.next_completion(), Some((FILE, -libc::ECANCELED)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a transport that is an ordered stream of bytes has to bring: [`Stream`](super::Stream) makes frames of it.
 
-use super::Armed;
+use super::{Armed, WakeWord};
 use crate::mem::IoVec;
 use crate::wire::{HeadWords, PlacedPiece, Violation};
 use crate::{Buffer, Sgl};
@@ -60,6 +60,12 @@ pub trait ByteSocket: Send + Debug {
     fn arm(&mut self, reads: bool, blocked: bool) -> Armed {
         Armed::for_descriptor(reads, blocked)
     }
+    /// As [`Link::wake_word`](super::Link::wake_word).
+    fn wake_word(&mut self) -> Option<WakeWord> {
+        None
+    }
+    /// As [`Link::descriptor_is_ready`](super::Link::descriptor_is_ready).
+    fn descriptor_is_ready(&mut self) {}
     /// Whether a send costs so little that what is queued need not wait for more, and the peer is awake to take it.
     fn sends_early(&self) -> bool {
         false

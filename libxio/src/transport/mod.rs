@@ -160,6 +160,15 @@ pub trait Link: Send + Debug {
         Armed::for_descriptor(reads, blocked)
     }
 
+    /// After [`Link::arm`] has said what to wait for, from a context that can wait on a word of memory as well: the word by
+    /// which the peer wakes it. The descriptor is waited on too, for all else.
+    fn wake_word(&mut self) -> Option<WakeWord> {
+        None
+    }
+
+    /// A wait on the descriptor has ended since the last receive.
+    fn descriptor_is_ready(&mut self) {}
+
     /// Whether the two ends share memory, so that frames may say where data lies
     /// ([`FEATURE_PLACEMENT`](crate::wire::FEATURE_PLACEMENT)).
     fn shares_memory(&self) -> bool {
@@ -413,6 +422,15 @@ pub enum Armed {
     Wait(i16),
     /// Nothing: there is something to do.
     Ready,
+}
+
+/// A word of shared memory that a peer changes, and then wakes who waits on it, as by `futex(2)` without FUTEX_PRIVATE_FLAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakeWord {
+    /// Where it is; the link keeps it mapped as long as it lives.
+    pub address: *const u32,
+    /// What it is as long as the peer has not changed it.
+    pub value: u32,
 }
 
 impl Armed {

@@ -11,7 +11,7 @@ mod whole;
 
 use super::{
     Armed, ByteSocket, COPIED_BYTES_MAX, Flushed, Lent, Link, LinkError, NotTaken, OutgoingFrame, Received,
-    SentFrame, Sink, Whole,
+    SentFrame, Sink, WakeWord, Whole,
 };
 use crate::HeaderBytes;
 use crate::mem::{IoVec, PeerPieces, Sgl};
@@ -34,21 +34,18 @@ const EARLY_FRAMES: usize = 4;
 /// Frames with at most so much data are laid out in a socket that can do that: more is better copied while the peer takes
 /// what comes before it.
 const LAID_OUT_DATA_MAX: usize = 4 << 10;
-/// Data of at most so many bytes is copied behind its header: a piece of its own, and a call that gathers, cost the kernel
-/// more.
+/// Data of at most so many bytes is copied behind its header: a piece of its own costs the kernel more.
 const STAGED_DATA_MAX: usize = 512;
 /// Sent bytes at the front of the staging buffer before it is compacted.
 const STAGING_COMPACT_BYTES: usize = 64 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
 const STAGING_KEPT_BYTES: usize = 256 << 10;
-/// What the staging buffer and the queue grow by at least: a moment that is busier than those before it is rare, and
-/// finds the room there.
+/// What the staging buffer and the queue grow by at least: a moment busier than those before it is rare, and finds room.
 const STAGING_STEP_BYTES: usize = 16 << 10;
 const QUEUE_STEP: usize = 128;
 /// As much for frames laid out, of which there are few before they go: an idle connection keeps the room.
 const LAID_OUT_STEP: usize = 32;
-/// Payloads with more left than this are received with only a little scratch memory behind them, so that the head of
-/// the next large payload is not copied.
+/// Payloads with more left have only a little scratch memory behind them: the head of the next one is not copied.
 const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
 /// That little.
 const SCRATCH_BEHIND_LARGE_BYTES: usize = 4 << 10;
@@ -516,6 +513,14 @@ impl<S: ByteSocket> Link for Stream<S> {
             return Armed::Ready;
         }
         self.socket.arm(reads, blocked)
+    }
+
+    fn wake_word(&mut self) -> Option<WakeWord> {
+        self.socket.wake_word()
+    }
+
+    fn descriptor_is_ready(&mut self) {
+        self.socket.descriptor_is_ready();
     }
 
     fn shares_memory(&self) -> bool {

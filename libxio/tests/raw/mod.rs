@@ -244,24 +244,29 @@ impl End {
 
     /// Writes bytes to the out-ring and rings the bell; waits for room.
     pub fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(self.ring_bytes() / 2) {
+            self.put(part);
+            tell(&self.socket, &message(DOORBELL, 0, 0, (0, 0)), &[]);
+        }
+    }
+
+    /// Writes bytes, half a ring at most, to the out-ring and rings no bell; waits for room.
+    pub fn put(&mut self, bytes: &[u8]) {
         let [head, tail, start, ..] = self.places();
         let capacity = self.ring_bytes();
         let begun = Instant::now();
-        for part in bytes.chunks(capacity / 2) {
-            while self.head.wrapping_sub(self.rings.word(tail).load(Ordering::Acquire))
-                > (capacity - part.len()) as u64
-            {
-                assert!(begun.elapsed() < LONG, "no room");
-                std::thread::yield_now();
-            }
-            for (number, byte) in part.iter().enumerate() {
-                let at = (self.head as usize + number) % capacity;
-                self.rings.write(start + at, &[*byte]);
-            }
-            self.head += part.len() as u64;
-            self.rings.word(head).store(self.head, Ordering::SeqCst);
-            tell(&self.socket, &message(DOORBELL, 0, 0, (0, 0)), &[]);
+        while self.head.wrapping_sub(self.rings.word(tail).load(Ordering::Acquire))
+            > (capacity - bytes.len()) as u64
+        {
+            assert!(begun.elapsed() < LONG, "no room");
+            std::thread::yield_now();
         }
+        for (number, byte) in bytes.iter().enumerate() {
+            let at = (self.head as usize + number) % capacity;
+            self.rings.write(start + at, &[*byte]);
+        }
+        self.head += bytes.len() as u64;
+        self.rings.word(head).store(self.head, Ordering::SeqCst);
     }
 
     /// Writes bytes to the out-ring without a look at what there is room for.

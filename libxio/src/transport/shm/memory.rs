@@ -1,16 +1,18 @@
 //! The rings where they are: a memfd with a page of words and two rings of bytes, mapped by both sides.
 
 use super::ring::{
-    Consumer, Producer, arm, disarm, is_awake, must_ring_for_data, must_ring_for_room, waits_for_room,
+    Bell, Consumer, Producer, arm, bell_for_data, bell_for_room, disarm, is_awake, wait_on_word,
+    waits_for_room,
 };
 use crate::Sgl;
 use crate::mem::{Amount, IoVec, PAGE_BYTES, PeerHold, PeerMemory};
 use crate::sys::prefetch_bytes;
+use crate::transport::WakeWord;
 use crate::wire::{FRAME_HEAD_BYTES, HeadWords, Violation};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of each ring that a client makes: holds what the context's scratch memory takes at a time, and stays in a
 /// level-2 cache.
@@ -29,6 +31,9 @@ const DOWNWARD_NOTICES: usize = 264;
 const DOWNWARD_TAIL: usize = 384;
 const CLIENT_ASLEEP: usize = 512;
 const SERVER_ASLEEP: usize = 640;
+
+/// Where in a word the kernel looks, which waits on 32 bits: the half that the values are in.
+const WAITED_HALF: usize = if cfg!(target_endian = "big") { 4 } else { 0 };
 
 /// What is asked for of a frame that has come, before it is read: a head, a small header, and short data.
 const SHORT_FRAME_BYTES: usize = 192;
@@ -78,11 +83,11 @@ struct Places {
     peer_asleep: usize,
 }
 
-/// Bytes moved, and whether the peer has to be rung.
+/// Bytes moved, and how the peer has to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
     pub bytes: usize,
-    pub ring: bool,
+    pub bell: Bell,
 }
 
 impl Rings {
@@ -179,7 +184,7 @@ impl Rings {
                 }
             }
             producer.lay_out(done as u64);
-            Ok(Moved { bytes: done, ring: Self::hand_over(memory, producer, places) })
+            Ok(Moved { bytes: done, bell: Self::hand_over(memory, producer, places) })
         })
     }
 
@@ -236,20 +241,20 @@ impl Rings {
         })
     }
 
-    /// Tells the peer of what was laid out; true if it has to be rung.
-    pub(super) fn publish(&mut self) -> Result<bool, Violation> {
+    /// Tells the peer of what was laid out, and says how it has to be woken.
+    pub(super) fn publish(&mut self) -> Result<Bell, Violation> {
         let Rings { memory, producer, places, .. } = self;
         let memory = &**memory;
         Self::touch(memory, || Ok(Self::hand_over(memory, producer, places)))
     }
 
-    /// Publishes what was laid out, if anything was; true if the peer has to be rung. Only within a touch.
-    fn hand_over(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> bool {
+    /// Publishes what was laid out, if anything was, and says how the peer has to be woken. Only within a touch.
+    fn hand_over(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> Bell {
         if !producer.holds_back() {
-            return false;
+            return Bell::Silent;
         }
         producer.publish(Self::word(memory, places.out_head));
-        must_ring_for_data(Self::word(memory, places.peer_asleep))
+        bell_for_data(Self::word(memory, places.peer_asleep))
     }
 
     /// Has `length` bytes copied into the outgoing ring from a position on, and around its end: `copy` is told from where
@@ -290,7 +295,7 @@ impl Rings {
                 *noticed = true;
             }
             if filled == 0 {
-                return Ok(Moved { bytes: 0, ring: false });
+                return Ok(Moved { bytes: 0, bell: Bell::Silent });
             }
             let mut done = 0;
             for piece in pieces {
@@ -311,26 +316,27 @@ impl Rings {
                 }
             }
             let is_due = consumer.take(done as u64) || waits_for_room(Self::word(memory, places.peer_asleep));
-            Ok(Moved { bytes: done, ring: is_due && Self::release(memory, consumer, places) })
+            let bell = if is_due { Self::release(memory, consumer, places) } else { Bell::Silent };
+            Ok(Moved { bytes: done, bell })
         })
     }
 
-    /// Gives what was read back to the peer, if there is something that it does not know of; true if the peer has to be
-    /// rung. Only within a touch.
-    fn release(memory: &PeerMemory, consumer: &mut Consumer, places: &Places) -> bool {
+    /// Gives what was read back to the peer, if there is something that it does not know of, and says how it has to be
+    /// woken. Only within a touch.
+    fn release(memory: &PeerMemory, consumer: &mut Consumer, places: &Places) -> Bell {
         if !consumer.holds_room() {
-            return false;
+            return Bell::Silent;
         }
         consumer.release(Self::word(memory, places.in_tail));
-        must_ring_for_room(Self::word(memory, places.peer_asleep))
+        bell_for_room(Self::word(memory, places.peer_asleep))
     }
 
-    /// Gives what was read back to the peer, before a sleep; true if the peer has to be rung.
-    pub(super) fn give_room(&mut self) -> bool {
+    /// Gives what was read back to the peer, before a sleep, and says how it has to be woken.
+    pub(super) fn give_room(&mut self) -> Bell {
         let Rings { memory, consumer, places, .. } = self;
         let memory = &**memory;
         // Memory that vanished shows at the next read.
-        Self::touch(memory, || Ok(Self::release(memory, consumer, places))).unwrap_or(false)
+        Self::touch(memory, || Ok(Self::release(memory, consumer, places))).unwrap_or(Bell::Silent)
     }
 
     /// Whether the incoming ring has something that was not there at the last read, or the memory is not what it was.
@@ -384,6 +390,28 @@ impl Rings {
         })
     }
 
+    /// After [`Rings::arm`]: says that this end waits on its sleeping word, and what it is. `None` if it has been rung
+    /// meanwhile, by a message.
+    pub(super) fn wait_on_word(&mut self) -> Option<WakeWord> {
+        let Rings { memory, places, .. } = self;
+        let memory = &**memory;
+        let asleep = Self::touch(memory, || Ok(wait_on_word(Self::word(memory, places.own_asleep))));
+        // The values that a side says itself are small.
+        let value = asleep.ok()?? as u32;
+        let address = memory.as_ptr().wrapping_add(places.own_asleep + WAITED_HALF).cast_const().cast();
+        Some(WakeWord { address, value })
+    }
+
+    /// Wakes the other end, which waits on its sleeping word. One waiter: others can only be the peer's own doing.
+    pub(super) fn wake_peer(&self) {
+        let Rings { memory, places, .. } = self;
+        // SAFETY: as in `word`; nothing is read or written here, the kernel takes the address as a name.
+        let word =
+            unsafe { AtomicU32::from_ptr(memory.as_ptr().add(places.peer_asleep + WAITED_HALF).cast()) };
+        // Memory that vanished shows at the next read.
+        let _ = rustix::thread::futex::wake(word, rustix::thread::futex::Flags::empty(), 1);
+    }
+
     /// Says that this end is awake.
     pub(super) fn disarm(&mut self) {
         let Rings { memory, places, .. } = self;
@@ -422,156 +450,4 @@ unsafe fn copy_short(bytes: &[u8], target: *mut u8) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Region;
-    use crate::mem::Account;
-    use std::os::fd::{AsFd, OwnedFd};
-
-    fn hold() -> Arc<PeerHold> {
-        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        PeerHold::new(OwnedFd::from(one), Account::unlimited())
-    }
-
-    fn pair() -> (Region, Rings, Rings) {
-        let length = length_for(4096, 8192).unwrap();
-        let region = Region::allocate(length, false).unwrap();
-        let (memfd, _) = region.memfd_for(region.number(), 1).unwrap();
-        let memfd = memfd.as_fd();
-        let client = Rings::map(memfd, 4096, 8192, End::Client, hold()).unwrap();
-        let server = Rings::map(memfd, 4096, 8192, End::Server, hold()).unwrap();
-        (region, client, server)
-    }
-
-    fn take(rings: &mut Rings, room: usize) -> Vec<u8> {
-        let mut bytes = vec![0; room];
-        let moved = rings.read(&mut [IoVec::from_mut_slice(&mut bytes)]).unwrap();
-        bytes.truncate(moved.bytes);
-        bytes
-    }
-
-    #[test]
-    fn sizes_are_bounded() {
-        for (upward, downward) in [(4096, 4095), (2048, 4096), (4096, 32 << 20), (0, 4096), (12_288, 4096)] {
-            assert_eq!(length_for(upward, downward), None);
-        }
-        assert_eq!(length_for(4096, 16 << 20), Some(4096 + 4096 + (16 << 20)));
-    }
-
-    #[test]
-    fn bytes_go_both_ways_and_around() {
-        let (_region, mut client, mut server) = pair();
-        let mut next = 0_u8;
-        for round in 0..200_usize {
-            let bytes: Vec<u8> = (0..1 + round * 37 % 4096)
-                .map(|_| {
-                    next = next.wrapping_add(1);
-                    next
-                })
-                .collect();
-            let (one, other) = bytes.split_at(bytes.len() / 3);
-            let pieces = [IoVec::from_slice(one), IoVec::from_slice(other)];
-            assert_eq!(client.write(&pieces).unwrap().bytes, bytes.len());
-            assert_eq!(take(&mut server, 8000), bytes);
-            assert_eq!(server.write(&pieces).unwrap().bytes, bytes.len());
-            assert_eq!(take(&mut client, 8000), bytes);
-        }
-    }
-
-    #[test]
-    fn what_is_laid_out_comes_whole_and_only_when_published() {
-        let (_region, mut client, mut server) = pair();
-        let data = |byte: u8, length: usize| Sgl::from(crate::Buffer::from_vec(vec![byte; length]));
-        let none = Sgl::new();
-        let words: HeadWords = [1, 2, 3, 4, 5, u64::MAX];
-        let head: [u8; FRAME_HEAD_BYTES] = zerocopy::transmute!(words.map(u64::to_le));
-        for round in 0..100_u8 {
-            let long = data(round, 1000);
-            let header = vec![b'h'; usize::from(round)];
-            assert!(client.lay_out(words, [b"more", &header], &long).unwrap());
-            assert!(client.lay_out(words, [b"", b"next"], &none).unwrap());
-            assert!(!server.has_arrived() && take(&mut server, 8000).is_empty());
-            // Sent behind what was laid out, and with it.
-            if round % 2 == 0 {
-                assert_eq!(client.write(&[IoVec::from_slice(b"sent")]).unwrap().bytes, 4);
-            } else {
-                client.publish().unwrap();
-            }
-            let expected = [&head[..], b"more", &header, &[round; 1000], &head, b"next"].concat();
-            let came = take(&mut server, 8000);
-            assert_eq!(came[..expected.len()], expected);
-            assert_eq!(&came[expected.len()..], if round % 2 == 0 { &b"sent"[..] } else { b"" });
-            assert!(!client.publish().unwrap(), "nothing is left to tell");
-        }
-        let rest = 4096 - head.len();
-        assert!(!client.lay_out(words, [b"x", b""], &data(1, rest)).unwrap(), "there is no room for it");
-        assert!(client.lay_out(words, [b"", b""], &data(1, rest)).unwrap());
-        assert!(!client.lay_out(words, [b"", b""], &none).unwrap(), "there is no room for it");
-        client.publish().unwrap();
-        assert_eq!(take(&mut server, 8000)[head.len()..], vec![1; rest]);
-        assert!(client.lay_out(words, [b"", b""], &none).unwrap());
-    }
-
-    #[test]
-    fn a_full_ring_takes_no_more_and_rings_when_it_has_room() {
-        let (_region, mut client, mut server) = pair();
-        let bytes = vec![1; 5000];
-        assert_eq!(client.write(&[IoVec::from_slice(&bytes)]).unwrap().bytes, 4096);
-        assert_eq!(client.write(&[IoVec::from_slice(&bytes)]).unwrap().bytes, 0);
-        assert!(!client.arm(true, true).unwrap());
-        let mut room = [0; 10];
-        let pieces = &mut [IoVec::from_mut_slice(&mut room)];
-        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 10, ring: true });
-        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 10, ring: false });
-        assert!(client.arm(true, true).unwrap(), "there is room");
-        assert!(!client.arm(true, false).unwrap());
-        assert!(server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
-        assert!(!server.write(&[IoVec::from_slice(b"x")]).unwrap().ring);
-    }
-
-    #[test]
-    fn a_large_ring_gives_room_back_in_time() {
-        let (bytes, capacity) = (200, 128 << 10);
-        let length = length_for(capacity, 4096).unwrap();
-        let region = Region::allocate(length, false).unwrap();
-        let (memfd, _) = region.memfd_for(region.number(), 1).unwrap();
-        let mut client = Rings::map(memfd.as_fd(), capacity, 4096, End::Client, hold()).unwrap();
-        let mut server = Rings::map(memfd.as_fd(), capacity, 4096, End::Server, hold()).unwrap();
-        let room = |client: &Rings| {
-            let Rings { memory, producer, places, .. } = client;
-            producer.room(Rings::word(memory, places.out_tail)).unwrap() as usize
-        };
-        let message = vec![1; bytes];
-        for _ in 0..2000 {
-            assert_eq!(client.write(&[IoVec::from_slice(&message)]).unwrap().bytes, bytes);
-            assert_eq!(take(&mut server, bytes).len(), bytes);
-            assert!(room(&client) >= capacity as usize * 15 / 16 - bytes);
-        }
-        assert!(!server.give_room());
-        assert_eq!(room(&client), capacity as usize, "who goes to sleep gives all room back");
-        // Who sleeps for want of room is rung at once.
-        let all = vec![2; capacity as usize];
-        assert_eq!(client.write(&[IoVec::from_slice(&all)]).unwrap().bytes, capacity as usize);
-        assert!(!client.arm(true, true).unwrap());
-        let mut one = [0; 1];
-        let pieces = &mut [IoVec::from_mut_slice(&mut one)];
-        assert_eq!(server.read(pieces).unwrap(), Moved { bytes: 1, ring: true });
-        assert_eq!(room(&client), 1);
-    }
-
-    #[test]
-    fn scribbled_words_are_noticed() {
-        for place in [UPWARD_HEAD, UPWARD_TAIL] {
-            let (region, mut client, mut server) = pair();
-            client.write(&[IoVec::from_slice(b"hello")]).unwrap();
-            region.slice(place, 8).unwrap().copy_from(0, &u64::MAX.to_le_bytes());
-            let mut room = [0; 10];
-            let read = server.read(&mut [IoVec::from_mut_slice(&mut room)]);
-            let written = client.write(&[IoVec::from_slice(b"x")]);
-            assert!(
-                matches!(read, Err(Violation::RingPosition { .. }))
-                    || matches!(written, Ok(Moved { bytes: 1, .. }) | Err(Violation::RingPosition { .. }))
-            );
-        }
-    }
-}
+mod tests;

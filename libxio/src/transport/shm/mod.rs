@@ -7,8 +7,9 @@
 //! together as a byte socket under [`Stream`], `listener.rs` accepts. While both sides run, nothing here is a system call.
 //!
 //! The server hands nothing to the client but bytes in the ring: a client sees no memory of the server's, and so none of
-//! another client. A doorbell is a message on the socket rather than an eventfd: a peer can make the write to an eventfd
-//! block (it shares the file's flags), but not a send that says MSG_DONTWAIT.
+//! another client. A doorbell is a futex in that memory, or, where a kernel's ring can't wait on one, a message on the socket.
+//! Not an eventfd: a peer can make the write to one block (it shares the file's flags), but not a wake, nor a send that says
+//! MSG_DONTWAIT.
 
 mod identity;
 mod lending;

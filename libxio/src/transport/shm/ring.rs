@@ -15,6 +15,8 @@ pub(super) trait Word {
     fn load(&self, order: Ordering) -> u64;
     fn store(&self, value: u64, order: Ordering);
     fn swap(&self, value: u64, order: Ordering) -> u64;
+    /// Puts another value for one; false, and nothing is changed, where it is not there any more.
+    fn replace(&self, value: u64, other: u64) -> bool;
     /// A fence of sequential consistency.
     fn fence();
 }
@@ -30,6 +32,10 @@ impl Word for AtomicU64 {
 
     fn swap(&self, value: u64, order: Ordering) -> u64 {
         AtomicU64::swap(self, value, order)
+    }
+
+    fn replace(&self, value: u64, other: u64) -> bool {
+        self.compare_exchange(value, other, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     fn fence() {
@@ -154,11 +160,43 @@ const AWAKE: u64 = 0;
 const FOR_DATA: u64 = 1;
 /// It sleeps until there is something to read, or room to write.
 const FOR_ROOM: u64 = 2;
+/// Or-ed to either: it waits on the word itself (futex(2)), which is cheaper than a message on the socket.
+const ON_WORD: u64 = 4;
+
+/// How the other side has to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bell {
+    /// Not at all.
+    Silent,
+    /// By a message on the socket.
+    Message,
+    /// By waking who waits on its sleeping word.
+    Word,
+}
+
+impl Bell {
+    /// For a side whose sleeping word was this.
+    fn of(asleep: u64) -> Bell {
+        match asleep {
+            AWAKE => Bell::Silent,
+            value if value & ON_WORD != 0 => Bell::Word,
+            _ => Bell::Message,
+        }
+    }
+}
 
 /// Says that this side is about to sleep. It has to look at the rings once more afterwards.
 pub(super) fn arm<W: Word>(asleep: &W, wants_room: bool) {
     asleep.store(if wants_room { FOR_ROOM } else { FOR_DATA }, Ordering::Relaxed);
     W::fence();
+}
+
+/// After [`arm`]: this side will wait on its word, for as long as it has the value returned. `None` where the other side has
+/// rung meanwhile, by a message.
+pub(super) fn wait_on_word(asleep: &impl Word) -> Option<u64> {
+    let value = asleep.load(Ordering::Relaxed);
+    let is_armed = value == FOR_DATA || value == FOR_ROOM;
+    (is_armed && asleep.replace(value, value | ON_WORD)).then_some(value | ON_WORD)
 }
 
 /// This side is awake: no need to ring.
@@ -171,21 +209,21 @@ pub(super) fn is_awake(asleep: &impl Word) -> bool {
     asleep.load(Ordering::Relaxed) == AWAKE
 }
 
-/// After bytes were published: whether the peer sleeps and has to be rung.
-pub(super) fn must_ring_for_data<W: Word>(asleep: &W) -> bool {
+/// After bytes were published: how the peer has to be woken, if it sleeps.
+pub(super) fn bell_for_data<W: Word>(asleep: &W) -> Bell {
     W::fence();
-    asleep.load(Ordering::Relaxed) != AWAKE && asleep.swap(AWAKE, Ordering::Relaxed) != AWAKE
+    if is_awake(asleep) { Bell::Silent } else { Bell::of(asleep.swap(AWAKE, Ordering::Relaxed)) }
 }
 
 /// Whether the peer sleeps for want of room, as far as it has said.
 pub(super) fn waits_for_room(asleep: &impl Word) -> bool {
-    asleep.load(Ordering::Relaxed) >= FOR_ROOM
+    asleep.load(Ordering::Relaxed) & !ON_WORD >= FOR_ROOM
 }
 
-/// After bytes were released: whether the peer sleeps for want of room and has to be rung.
-pub(super) fn must_ring_for_room<W: Word>(asleep: &W) -> bool {
+/// After bytes were released: how the peer has to be woken, if it sleeps for want of room.
+pub(super) fn bell_for_room<W: Word>(asleep: &W) -> Bell {
     W::fence();
-    asleep.load(Ordering::Relaxed) >= FOR_ROOM && asleep.swap(AWAKE, Ordering::Relaxed) != AWAKE
+    if waits_for_room(asleep) { Bell::of(asleep.swap(AWAKE, Ordering::Relaxed)) } else { Bell::Silent }
 }
 
 #[cfg(test)]
@@ -207,6 +245,10 @@ mod tests {
 
         fn swap(&self, value: u64, order: Ordering) -> u64 {
             LoomWord::swap(self, value, order)
+        }
+
+        fn replace(&self, value: u64, other: u64) -> bool {
+            self.compare_exchange(value, other, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         }
 
         fn fence() {
@@ -296,7 +338,7 @@ mod tests {
             let writer = thread::spawn(move || {
                 let mut producer = Producer::new(CAPACITY);
                 assert!(write(&there, &mut producer, 7));
-                if must_ring_for_data(&there.asleep) {
+                if bell_for_data(&there.asleep) == Bell::Message {
                     there.bell.store(1, Ordering::SeqCst);
                 }
             });
@@ -316,6 +358,30 @@ mod tests {
         });
     }
 
+    /// The consumer goes on to wait on its word. The kernel lets it sleep only while the word is what it was told, and wakes
+    /// it if the ring comes later: to look and to be woken exclude each other.
+    #[test]
+    fn a_sleeper_on_its_word_is_rung_there() {
+        loom::model(|| {
+            let scene = scene();
+            let there = Arc::clone(&scene);
+            let writer = thread::spawn(move || {
+                let mut producer = Producer::new(CAPACITY);
+                assert!(write(&there, &mut producer, 7));
+                bell_for_data(&there.asleep)
+            });
+            let mut consumer = Consumer::new(CAPACITY);
+            arm(&scene.asleep, false);
+            let came = consumer.filled(&scene.head).unwrap() > 0;
+            let word = wait_on_word(&scene.asleep);
+            let sleeps = word.is_none_or(|value| scene.asleep.load(Ordering::SeqCst) == value);
+            let bell = writer.join().unwrap();
+            let expected = if word.is_some() { Bell::Word } else { Bell::Message };
+            assert!(came || !sleeps || bell == expected, "{word:?} {bell:?}");
+            assert!(read(&scene, &mut consumer).is_some());
+        });
+    }
+
     /// The same for a producer that waits for room.
     #[test]
     fn a_sleeper_is_never_left_with_room() {
@@ -327,7 +393,7 @@ mod tests {
             let there = Arc::clone(&scene);
             let reader = thread::spawn(move || {
                 assert_eq!(read(&there, &mut consumer), Some(1));
-                if must_ring_for_room(&there.asleep) {
+                if bell_for_room(&there.asleep) == Bell::Message {
                     there.bell.store(1, Ordering::SeqCst);
                 }
             });

@@ -4,9 +4,10 @@ use super::identity::{AllowList, Identity};
 use super::lending::{Borrower, Lender};
 use super::memory::{End, Moved, RING_BYTES, Rings, length_for};
 use super::message::{Incoming, Message, receive, send, sends};
+use super::ring::Bell;
 use crate::error::advice_on_limit;
 use crate::mem::{Account, Amount, IoVec, PeerHold, Purpose};
-use crate::transport::{Armed, ByteSocket, NotTaken};
+use crate::transport::{Armed, ByteSocket, NotTaken, WakeWord};
 use crate::wire::{HeadWords, PlacedPiece, Violation};
 use crate::{Buffer, Error, Region, Result, Sgl};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -41,6 +42,10 @@ pub(super) struct ShmSocket {
     failure: Option<io::Error>,
     /// Our sleeping word is set, or was when the peer last looked.
     armed: bool,
+    /// While we sleep, the peer wakes us by our sleeping word, not by a message.
+    on_word: bool,
+    /// The socket was seen to be readable.
+    told: bool,
     /// Polls that found nothing since the last look at the socket.
     polls: u32,
     /// The peer has closed its end; what is in the ring is still read.
@@ -99,13 +104,16 @@ impl ShmSocket {
 
     fn new(socket: OwnedFd, state: State, account: Account, of_one: Amount) -> ShmSocket {
         let hold = PeerHold::new(socket, account);
-        let (armed, ended, shut, has_no_room, owes_limits) = (false, false, false, false, false);
+        let (armed, on_word, told) = (false, false, false);
+        let (ended, shut, has_no_room, owes_limits) = (false, false, false, false);
         ShmSocket {
             hold,
             state,
             of_one,
             failure: None,
             armed,
+            on_word,
+            told,
             polls: 0,
             ended,
             shut,
@@ -313,12 +321,16 @@ impl ShmSocket {
 
     /// After a sleep: says that this side is awake, and takes what woke it.
     fn wake(&mut self) -> io::Result<()> {
-        if !self.armed {
+        let told = std::mem::take(&mut self.told);
+        if std::mem::take(&mut self.armed) {
+            if let Some(rings) = self.rings() {
+                rings.disarm();
+            }
+            if self.on_word && !told {
+                return Ok(());
+            }
+        } else if !told {
             return Ok(());
-        }
-        self.armed = false;
-        if let Some(rings) = self.rings() {
-            rings.disarm();
         }
         // Behind the bell there is nothing, most times, and to see that is a system call. What is there keeps the socket
         // readable, so that no sleep outlasts it, and where it has to be seen at once there is notice of it in the ring.
@@ -332,10 +344,18 @@ impl ShmSocket {
         }
     }
 
-    /// Rings the peer's bell.
-    fn ring(&mut self) -> io::Result<()> {
-        // What it has not read wakes it as well.
-        sends(self.hold.socket(), Message::Doorbell).map(|_| ())
+    /// Wakes the peer.
+    #[inline]
+    fn ring(&self, bell: Bell) -> io::Result<()> {
+        match (bell, &self.state) {
+            (Bell::Silent, _) => Ok(()),
+            (Bell::Word, State::Client { rings, .. } | State::Server { rings, .. }) => {
+                rings.wake_peer();
+                Ok(())
+            }
+            // What it has not read wakes it as well.
+            _ => sends(self.hold.socket(), Message::Doorbell).map(|_| ()),
+        }
     }
 }
 
@@ -354,10 +374,8 @@ impl ByteSocket for ShmSocket {
         self.settle()?;
         // If the sleeping word is set it stays so: who only sends does not look at what comes, and has to be rung for it.
         let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let Moved { bytes, ring } = rings.write(pieces).map_err(io::Error::other)?;
-        if ring {
-            self.ring()?;
-        }
+        let Moved { bytes, bell } = rings.write(pieces).map_err(io::Error::other)?;
+        self.ring(bell)?;
         if bytes == 0 {
             self.wake()?;
             // A peer that is gone makes no room.
@@ -383,22 +401,18 @@ impl ByteSocket for ShmSocket {
     fn publish(&mut self) -> io::Result<()> {
         self.settle()?;
         let Some(rings) = self.rings() else { return Ok(()) };
-        if rings.publish().map_err(io::Error::other)? {
-            self.ring()?;
-        }
-        Ok(())
+        let bell = rings.publish().map_err(io::Error::other)?;
+        self.ring(bell)
     }
 
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
         self.settle()?;
         self.wake()?;
         let Some(rings) = self.rings() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let Moved { bytes, ring } = rings.read(pieces).map_err(io::Error::other)?;
+        let Moved { bytes, bell } = rings.read(pieces).map_err(io::Error::other)?;
         let noticed = rings.takes_notice();
-        if ring {
-            // A peer that is gone needs no bell, and what it said before is read.
-            let _ = self.ring();
-        }
+        // A peer that is gone needs no bell, and what it said before is read.
+        let _ = self.ring(bell);
         if bytes > 0 {
             self.polls = 0;
             if noticed && let Err(cause) = self.look() {
@@ -461,19 +475,28 @@ impl ByteSocket for ShmSocket {
         if self.ended || self.hold.has_vanished() {
             return Armed::Ready;
         }
-        if self.rings().is_some_and(Rings::give_room) {
-            // A peer that is gone needs no room.
-            let _ = self.ring();
-        }
+        let bell = self.rings().map_or(Bell::Silent, Rings::give_room);
+        // A peer that is gone needs no room.
+        let _ = self.ring(bell);
         // Messages that come meanwhile make the socket readable.
         if let Some(rings) = self.rings() {
             match rings.arm(reads, blocked) {
                 // What is wrong shows at the next send or receive.
                 Ok(true) | Err(_) => return Armed::Ready,
-                Ok(false) => self.armed = true,
+                Ok(false) => (self.armed, self.on_word) = (true, false),
             }
         }
         Armed::Wait(libc::POLLIN)
+    }
+
+    fn wake_word(&mut self) -> Option<WakeWord> {
+        let word = if self.armed { self.rings()?.wait_on_word() } else { None };
+        self.on_word = word.is_some();
+        word
+    }
+
+    fn descriptor_is_ready(&mut self) {
+        self.told = true;
     }
 
     fn peer_is_local(&self) -> bool {
