@@ -10,7 +10,7 @@ pub(crate) const BUILD: &[&str] = &["cmake", "gcc", "libc6-dev", "libclang-dev"]
 
 /// What the tests need besides.
 pub(crate) const TEST: &[&str] =
-    &["e2fsprogs", "g++", "libibverbs-dev", "librdmacm-dev", "strace", "util-linux", "valgrind"];
+    &["e2fsprogs", "g++", "git", "libibverbs-dev", "librdmacm-dev", "strace", "util-linux", "valgrind"];
 
 /// Time for a question to the package database.
 const QUERY_TIME: Duration = Duration::from_secs(60);
