@@ -20,17 +20,38 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Debian packages that are needed here. QEMU itself is unpacked into the cache where none is installed (installing it
-/// would remove another QEMU in some places), and needs the four libraries.
+/// would remove another QEMU in some places), and needs all the libraries here: they are what its package depends on.
 pub(crate) const PACKAGES: &[&str] = &[
     "binutils",
     "busybox-static",
     "iproute2",
     "kmod",
+    "libaio1",
+    "libbpf1",
     "libcapstone4",
     "libfdt1",
+    "libfuse3-3",
+    "libglib2.0-0",
+    "libgmp10",
+    "libgnutls30",
+    "libhogweed6",
+    "libibverbs1",
+    "libjpeg62-turbo",
+    "libnettle8",
+    "libnuma1",
+    "libpixman-1-0",
+    "libpmem1",
+    "libpng16-16",
+    "librdmacm1",
+    "libsasl2-2",
+    "libseccomp2",
     "libslirp0",
+    "libudev1",
+    "liburing2",
     "libvdeplug2",
+    "libzstd1",
     "xz-utils",
+    "zlib1g",
 ];
 
 /// Where the guest's process 1 comes from.
