@@ -12,33 +12,36 @@ use libxio::{
 };
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Requests outstanding at a time.
 const DEPTH: u64 = 32;
 /// Requests before counting begins: each slot, buffer and list has then been used several times.
 const WARM: u64 = DEPTH * 50;
 const COUNTED: u64 = DEPTH * 200;
+/// A context looks at its deadlines so often, asleep or not.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// What one side did while it was counted.
 #[derive(Debug)]
 struct Cost {
     allocations: u64,
     counters: StatisticsSnapshot,
+    time: Duration,
 }
 
 /// Counts from the message with the first number to that with the last.
 #[derive(Default)]
 struct Meter {
     messages: u64,
-    start: Option<(u64, StatisticsSnapshot)>,
-    end: Option<(u64, StatisticsSnapshot)>,
+    start: Option<(u64, StatisticsSnapshot, Instant)>,
+    end: Option<(u64, StatisticsSnapshot, Instant)>,
 }
 
 impl Meter {
     fn message(&mut self, context: &Context) {
         self.messages += 1;
-        let now = || Some((allocations(), context.statistics().snapshot()));
+        let now = || Some((allocations(), context.statistics().snapshot(), Instant::now()));
         if self.messages == WARM {
             self.start = now();
         } else if self.messages == WARM + COUNTED {
@@ -47,7 +50,7 @@ impl Meter {
     }
 
     fn cost(&self) -> Cost {
-        let ((before, from), (after, to)) = (self.start.unwrap(), self.end.unwrap());
+        let ((before, from, begun), (after, to, ended)) = (self.start.unwrap(), self.end.unwrap());
         Cost {
             allocations: after - before,
             counters: StatisticsSnapshot {
@@ -57,6 +60,7 @@ impl Meter {
                 sleeps: to.sleeps - from.sleeps,
                 ..to
             },
+            time: ended - begun,
         }
     }
 }
@@ -145,7 +149,7 @@ fn a_warm_exchange_allocates_nothing_and_enters_the_ring_only_to_sleep() {
     for (length, crc) in [(0, false), (64, false), (64, true), (4096, false), (65_536, false)] {
         let (client, server) = exchange(length, crc);
         for (side, cost) in [("client", client), ("server", server)] {
-            let Cost { allocations, counters } = cost;
+            let Cost { allocations, counters, time } = cost;
             let calls = counters.link_sends + counters.link_receives;
             println!(
                 "{length} bytes, crc {crc}, {side}: {allocations} allocations, {} sends and {} receives for {COUNTED} \
@@ -157,8 +161,10 @@ fn a_warm_exchange_allocates_nothing_and_enters_the_ring_only_to_sleep() {
                 counters.sleeps,
             );
             assert_eq!(allocations, 0, "{length} bytes, {side}");
-            // How often it sleeps is the machine's business.
-            assert!(counters.ring_enters <= counters.sleeps, "{length} bytes, {side}");
+            // How often it sleeps is the machine's business. A sleep that ends by the clock leaves its poll in the ring, and
+            // what that brings later takes one more.
+            let by_clock = 1 + (time.as_nanos() / SWEEP.as_nanos()) as u64;
+            assert!(counters.ring_enters <= counters.sleeps + by_clock, "{length} bytes, {side}, {time:?}");
         }
     }
 }

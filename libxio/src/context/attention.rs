@@ -23,7 +23,7 @@ const BRINGING_LINKS_MAX: usize = 16;
 /// How long a link stays hot without bringing anything. Among many, one whose poll waited longer than that is put back
 /// into the ring at once.
 const HOT_TIME: Duration = Duration::from_micros(200);
-/// Links are many when more polls than [`HOT_LINKS_FREE`] have fired in such a time.
+/// Links are many when there are more than [`HOT_LINKS_FREE`], and more polls than that have fired in such a time.
 const CROWD_TIME_NS: u64 = 1_000_000;
 /// A link whose poll waited that long before it fired is not looked at once more before a sleep: a poll that fires at once
 /// costs more than the look.
@@ -194,11 +194,12 @@ impl Context {
         }
     }
 
-    /// Whether many links are active: by how many polls have fired lately.
+    /// Whether many links are active: by how many polls have fired lately. A few links that answer at once make as many.
     fn look_at_crowd(&mut self) {
         if self.now_ns.saturating_sub(self.crowd_since_ns) >= CROWD_TIME_NS {
             self.crowd_since_ns = self.now_ns;
-            self.is_crowded = std::mem::take(&mut self.crowd) > HOT_LINKS_FREE;
+            let has_many = self.links.len() > HOT_LINKS_FREE;
+            self.is_crowded = std::mem::take(&mut self.crowd) > HOT_LINKS_FREE && has_many;
         }
     }
 
