@@ -9,6 +9,7 @@
 use super::Context;
 use super::links::{LinkEntry, Role, is_read};
 use crate::reactor::{Key, Ticket, TicketKind};
+use crate::sys::prefetch;
 use crate::transport::{Armed, WakeWord};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -181,15 +182,26 @@ impl Context {
         }
     }
 
-    /// Asks for the memory of the links that come next, which has left the caches where they are many.
+    /// Asks for the memory of the links that come next, which has left the caches where they are many. In three steps: where
+    /// something lies is read only from what was asked for a step before.
     fn prefetch_next(&self) {
-        if let Some(key) = self.hot.get(1) {
+        let entry = |place: usize| self.hot.get(place).and_then(|key| self.links.get(*key));
+        if let Some(key) = self.hot.get(2) {
             self.links.prefetch(*key);
         }
-        if let Some(entry) = self.hot.front().and_then(|key| self.links.get(*key)) {
-            entry.link.prefetch();
-            if let Role::Connection(connection) = &entry.role {
+        if let Some(next) = entry(1) {
+            prefetch(&*next.link);
+            if let Role::Connection(connection) = &next.role {
                 self.connections.prefetch(*connection);
+            }
+        }
+        if let Some(next) = entry(0) {
+            next.link.prefetch();
+            if let Role::Connection(connection) = &next.role
+                && let Some(state) = self.connections.get(*connection)
+            {
+                state.requester.prefetch();
+                state.responder.prefetch();
             }
         }
     }

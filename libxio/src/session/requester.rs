@@ -5,6 +5,7 @@
 
 use super::next_sequence;
 use super::slot_set::SlotSet;
+use crate::sys::prefetch_bytes;
 use crate::wire::Violation;
 
 /// How a response relates to the requests outstanding.
@@ -61,6 +62,11 @@ impl<T> Slot<T> {
 }
 
 impl<T> Requester<T> {
+    /// Asks for the memory of the slot that is used first.
+    pub(crate) fn prefetch(&self) {
+        prefetch_bytes(self.slots.as_ptr().cast(), size_of::<Slot<T>>());
+    }
+
     /// A table that grows up to `slots`.
     #[must_use]
     pub fn new(slots: u16) -> Self {

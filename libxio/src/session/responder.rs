@@ -5,6 +5,7 @@
 //! broken rule. A request is admitted when all of it has arrived, or withdrawn when its data never came.
 
 use super::next_sequence;
+use crate::sys::prefetch_bytes;
 use crate::wire::Violation;
 
 /// What to do with a request.
@@ -76,6 +77,11 @@ enum State {
 }
 
 impl Responder {
+    /// Asks for the memory of the slot that is used first.
+    pub(crate) fn prefetch(&self) {
+        prefetch_bytes(self.slots.as_ptr().cast(), size_of::<Slot>());
+    }
+
     /// A table that grows up to `slots`, keeping answers up to `replay_bytes_max` (header and data together).
     #[must_use]
     pub fn new(slots: u16, replay_bytes_max: u32) -> Self {
