@@ -139,7 +139,11 @@ mod tests {
     #[test]
     fn all_get_answers() {
         let shape = Shape { depth: 1, data: 4096, request_head: 96, response_head: 80, writes: false };
-        let (times, _) = run(20, shape, Duration::from_millis(50), |_| Ok(())).unwrap();
-        assert!(times.count() > 20);
+        // A busy machine may have no turn for one of the two in so short a time.
+        let mut times_ms = [50, 500, 5000].into_iter();
+        assert!(times_ms.any(|time_ms| {
+            let (times, _) = run(20, shape, Duration::from_millis(time_ms), |_| Ok(())).unwrap();
+            times.count() > 20
+        }));
     }
 }
