@@ -17,6 +17,8 @@ const CONNECTIONS: usize = 10_000;
 const SETTING_UP_MAX: usize = 256;
 /// Everything together takes a few seconds on one core.
 const TIME_LIMIT: Duration = Duration::from_secs(240);
+/// What the server has to close when its clients have gone.
+const CLOSING_TIME: Duration = Duration::from_secs(30);
 
 /// Descriptors for an end of each connection, and some.
 fn raise_descriptor_limit() {
@@ -106,6 +108,12 @@ fn serve_until_the_input_ends() {
             other => panic!("{other:?}"),
         })
         .unwrap();
+    // It may still be closing the last ones.
+    let start = Instant::now();
+    while server.statistics().snapshot().connections > 0 && start.elapsed() < CLOSING_TIME {
+        server.wait(Some(Duration::from_millis(10))).unwrap();
+        while server.next_event().is_some() {}
+    }
     let left = server.statistics().snapshot();
     assert_eq!((left.connections, left.requests_running), (0, 0));
     assert_eq!(server.pool().bytes_in_use(), 0);
@@ -163,8 +171,6 @@ fn ten_thousand_connections_to_one_server() {
     let left = client.context.statistics().snapshot();
     assert_eq!((left.connections, left.requests_outstanding), (0, 0));
     assert_eq!(client.context.pool().bytes_in_use(), 0);
-    // The server may still be closing the last ones.
-    std::thread::sleep(Duration::from_millis(500));
     drop(server.stdin.take());
     let last_words: Vec<_> = lines.collect();
     assert!(server.wait().unwrap().success(), "something is left at the server: {last_words:#?}");
