@@ -84,7 +84,7 @@ pub use context::{
 };
 pub use error::{Error, Result};
 pub use mem::{BUFFER_LEN_MAX, Buffer, FileWindow, Pool, PoolOptions, Region, SGL_PIECES_MAX, Sgl, zeros};
-pub use sys::prefetch_memory;
+pub use sys::{collapse_memory, prefetch_memory};
 pub use uri::{DEFAULT_PORT, URI_LEN_MAX, Uri};
 pub use wire::RejectReason;
 

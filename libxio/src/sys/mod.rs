@@ -1,10 +1,12 @@
 //! The few raw calls, each wrapped once: gathered socket I/O over memory that may be shared, and random bytes.
 //! Everything else goes through `rustix`, `socket2` or `io-uring`.
 
+mod huge_pages;
 mod memory_group;
 mod prefetch;
 
 use crate::mem::IoVec;
+pub use huge_pages::collapse_memory;
 pub(crate) use memory_group::usable_memory;
 pub use prefetch::prefetch_memory;
 pub(crate) use prefetch::{prefetch, prefetch_bytes, prefetch_page};

@@ -1,8 +1,10 @@
 //! The memory backend: one file in the server's memory, gone with it. For tests, and for measuring without storage.
 //!
 //! The memory is cut into segments, each under a lock of its own, so that workers seldom meet. A segment is a mapping, so
-//! that a block of a page lies in one page; its pages are taken from the system when they are first written.
+//! that a block of a page lies in one page; its pages are taken from the system when they are first written, and become one
+//! huge page once as much was written as it holds.
 
+use super::huge_pages::HugePages;
 use super::{
     Backend, Command, Done, Errno, Memory, OpenFile, Outcome, Step, check_flags, errno, only_itself,
 };
@@ -13,7 +15,7 @@ use raio::proto::{Attributes, ExportKind, OpenFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Bytes of a segment.
+/// Bytes of a segment: of a huge page, nearly everywhere.
 const SEGMENT_BYTES: usize = 2 << 20;
 
 /// Inode that the file shows; it is the only one of its export.
@@ -28,12 +30,40 @@ pub struct MemoryBackend {
 /// What was never written.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A part of the file, of SEGMENT_BYTES also at its end. `None` until it is written, and all zeros then.
-type Segment = RwLock<Option<MmapMut>>;
+/// A part of the file.
+#[derive(Debug, Default)]
+struct Part {
+    /// Of SEGMENT_BYTES also at the file's end. `None` until it is written, and all zeros then.
+    bytes: Option<MmapMut>,
+    /// Bytes that were written since it is there, counted up to its length: then it will have a huge page. To take one at
+    /// once would be a waste where few pages are written, and take a worker milliseconds where memory is in small pieces.
+    written: usize,
+}
+
+impl Part {
+    /// Notes a write.
+    #[inline]
+    fn fill(&mut self, length: usize, huge_pages: &HugePages) {
+        if self.written >= SEGMENT_BYTES {
+            return;
+        }
+        self.written += length;
+        if self.written >= SEGMENT_BYTES
+            && let Some(bytes) = &self.bytes
+            && !huge_pages.ask(bytes)
+        {
+            // Others wait; the next write asks again.
+            self.written -= length;
+        }
+    }
+}
+
+type Segment = RwLock<Part>;
 
 #[derive(Debug)]
 struct Store {
     segments: Vec<Segment>,
+    huge_pages: HugePages,
     /// Size of the file in bytes, at most `capacity`. What is above it is zero.
     size: AtomicU64,
     /// In bytes.
@@ -41,12 +71,14 @@ struct Store {
 }
 
 impl MemoryBackend {
-    /// A file of `size` zero bytes, which is also the most that it can grow to again once it was cut.
+    /// A file of `capacity` zero bytes, which is also the most that it can grow to again once it was cut.
     #[must_use]
-    pub fn new(size: u64) -> MemoryBackend {
-        let count = size.div_ceil(SEGMENT_BYTES as u64);
-        let segments = (0..count).map(|_| RwLock::new(None)).collect();
-        MemoryBackend { store: Arc::new(Store { segments, size: AtomicU64::new(size), capacity: size }) }
+    pub fn new(capacity: u64) -> MemoryBackend {
+        let count = capacity.div_ceil(SEGMENT_BYTES as u64);
+        let segments = (0..count).map(|_| Segment::default()).collect();
+        let huge_pages = HugePages::default();
+        let size = AtomicU64::new(capacity);
+        MemoryBackend { store: Arc::new(Store { segments, huge_pages, size, capacity }) }
     }
 }
 
@@ -73,7 +105,7 @@ impl Store {
 
     fn read(&self, offset: u64, memory: &mut Sgl) {
         self.walk(offset, memory.len() as u64, |segment, start, at, length| {
-            match &*segment.read().unwrap_or_else(PoisonError::into_inner) {
+            match &segment.read().unwrap_or_else(PoisonError::into_inner).bytes {
                 Some(bytes) => memory.scatter(at, &bytes[start..start + length]),
                 // Never written.
                 None => {
@@ -91,7 +123,7 @@ impl Store {
         let segment =
             usize::try_from(offset / SEGMENT_BYTES as u64).ok().and_then(|index| self.segments.get(index));
         if let Some(Ok(segment)) = segment.map(RwLock::try_read)
-            && let Some(bytes) = &*segment
+            && let Some(bytes) = &segment.bytes
         {
             libxio::prefetch_memory(&bytes[start..(start + length).min(SEGMENT_BYTES)]);
         }
@@ -109,7 +141,7 @@ impl Store {
                 return;
             }
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
-            let bytes = match &mut *segment {
+            let bytes = match &mut segment.bytes {
                 Some(bytes) => bytes,
                 unwritten => match MmapMut::map_anon(SEGMENT_BYTES) {
                     Ok(bytes) => unwritten.insert(bytes),
@@ -117,6 +149,7 @@ impl Store {
                 },
             };
             data.gather(at, &mut bytes[start..start + length]);
+            segment.fill(length, &self.huge_pages);
             taken = at + length;
         });
         if let (Some(errno), 0) = (failed, taken) {
@@ -137,8 +170,8 @@ impl Store {
             let mut segment = segment.write().unwrap_or_else(PoisonError::into_inner);
             let is_last = offset + (at + length) as u64 == self.capacity;
             if start == 0 && (length == SEGMENT_BYTES || is_last) {
-                *segment = None;
-            } else if let Some(bytes) = &mut *segment {
+                *segment = Part::default();
+            } else if let Some(bytes) = &mut segment.bytes {
                 bytes[start..start + length].fill(0);
             }
         });
@@ -260,6 +293,7 @@ impl OpenFile for MemoryFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn bytes_cross_segments_and_end_at_the_size() {
@@ -279,5 +313,51 @@ mod tests {
         store.read(offset, &mut back);
         assert_eq!(back.to_vec(), [0; 100], "what was cut off is zero");
         assert_eq!(store.truncate(store.capacity + 1), Err(libc::ENOSPC));
+    }
+    /// Of the mapping that an address lies in, in KiB.
+    fn huge_pages_at(address: usize) -> u64 {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_it = false;
+        for line in maps.lines() {
+            let first = line.split_whitespace().next().unwrap_or_default();
+            if let Some((start, end)) = first.split_once('-') {
+                let number = |text| usize::from_str_radix(text, 16);
+                is_it = number(start).is_ok_and(|start| start <= address)
+                    && number(end).is_ok_and(|end| address < end);
+            } else if let (true, Some(size)) = (is_it, line.strip_prefix("AnonHugePages:")) {
+                return size.trim().trim_end_matches(" kB").parse().unwrap();
+            }
+        }
+        0
+    }
+
+    #[test]
+    fn memory_that_has_filled_gets_huge_pages() {
+        let store = MemoryBackend::new(SEGMENT_BYTES as u64).store;
+        let address = || {
+            let part = store.segments[0].read().unwrap();
+            part.bytes.as_ref().unwrap().as_ptr() as usize
+        };
+        let data: Vec<u8> = (0..SEGMENT_BYTES / 2).map(|at| (at % 251) as u8).collect();
+        store.write(0, &Sgl::from(data.clone())).unwrap();
+        assert!(!store.huge_pages.was_asked(), "there is room for more");
+        let other = MmapMut::map_anon(SEGMENT_BYTES).unwrap();
+        if let Err(cause) = libxio::collapse_memory(other.as_ptr() as usize, SEGMENT_BYTES)
+            && cause.raw_os_error() == Some(libc::EINVAL)
+        {
+            println!("skipped: this kernel knows no MADV_COLLAPSE, or does not align mappings to huge pages");
+            return;
+        }
+        drop(other);
+        let before = huge_pages_at(address());
+        store.write(data.len() as u64, &Sgl::from(data.clone())).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while huge_pages_at(address()) == before {
+            assert!(Instant::now() < end, "no huge page");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut back = Sgl::from(vec![0; SEGMENT_BYTES]);
+        store.read(0, &mut back);
+        assert!(back.to_vec() == [data.clone(), data].concat(), "the content stays");
     }
 }

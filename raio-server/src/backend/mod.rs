@@ -5,6 +5,7 @@
 //! not wait: they end at once, hand an operation to the worker's ring, or ask to be continued off the loop.
 
 mod attributes;
+mod huge_pages;
 mod memory;
 mod null;
 mod path;

@@ -191,8 +191,13 @@ impl Worker {
             if let Some(windows) = &mut self.windows {
                 windows.begin_turn();
             }
+            let mut is_expected = false;
             while let Some(event) = self.context.next_event() {
-                self.expect_next();
+                // The first comes unforeseen; some of its memory is there before it is needed.
+                if !is_expected {
+                    self.expect(&event);
+                }
+                is_expected = self.context.peek_event().is_some_and(|next| self.expect(next));
                 self.handle(event);
             }
             // Looking costs less than trying.

@@ -52,17 +52,18 @@ impl Worker {
         self.fair.push(lane, cost, item);
     }
 
-    /// Lets the file that the next request is about get ready while the present one is served.
+    /// Lets the file that a request is about get ready, which is served soon; false where it is something else.
     #[inline]
-    pub(super) fn expect_next(&self) {
-        let Some(Event::Request(request)) = self.context.peek_event() else { return };
+    pub(super) fn expect(&self, event: &Event) -> bool {
+        let Event::Request(request) = event else { return false };
         let client = self.id_of(request.connection()).and_then(|id| self.clients[id].as_ref());
-        let Some(client) = client else { return };
+        let Some(client) = client else { return false };
         if let Job::File(handle, command) = Job::of(request.header(), request.data().len())
             && let Some(opened) = client.get(handle)
         {
             opened.file.expect(&command, self.windows.as_ref());
         }
+        true
     }
 
     /// Whether a client has not begun a quantum at once in this turn, nor all together a turn's worth.

@@ -9,6 +9,7 @@ use crate::server::Server;
 use crate::{Result, child};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Size of null devices, and how much of them is used: as large as the file, so that offsets are alike.
 const NULL_SIZE: &str = "256M";
@@ -157,16 +158,19 @@ impl Contender {
     }
 }
 
-/// Writes to all of a memory export. What was never written is no memory: reads would find the same few zeros in the
-/// processor's caches.
+/// Writes to all of a memory export, and waits for the thread that puts huge pages there, which shares the server's core and
+/// takes 6 ms for 2 MiB where the machine's memory is in small pieces. What was never written is no memory: reads would find
+/// the same few zeros in the processor's caches.
 fn fill(place: &Place, uri: &str, mib: u32) -> Result<()> {
     const SECONDS: f64 = 0.3;
+    const SETTLES_PER_MIB: Duration = Duration::from_millis(6);
     let mut command = place.ours("raio", CLIENT_CORE);
     command.args(["bench", uri, "--json", "--rw", "write", "--bs", "1M", "--depth", "1"]);
     let written = Measured::from_raio(&place.client(command.args(["--time", &SECONDS.to_string()]))?)?;
     if written.rate * SECONDS < f64::from(mib) {
         return Err(format!("{SECONDS} s were not enough to write {mib} MiB of memory"));
     }
+    std::thread::sleep(SETTLES_PER_MIB * mib);
     Ok(())
 }
 
