@@ -191,7 +191,9 @@ impl Context {
         self.statistics.service_time.record(self.now_ns.saturating_sub(record.arrived_ns));
         let outcome = self.send_response(&record, response, &options);
         self.records.give_back(record);
-        outcome
+        // Not as it is: the room of an error would be moved with it.
+        outcome?;
+        Ok(())
     }
 
     /// A message is ended by the context that it came in by; another one leaves it armed, to be told when it is dropped.

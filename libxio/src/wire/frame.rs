@@ -364,7 +364,27 @@ impl FrameHead {
     #[inline]
     pub fn decode(bytes: &[u8; FRAME_HEAD_BYTES], limits: &FrameLimits) -> Result<FrameHead, Violation> {
         let raw: HeadBytes = zerocopy::transmute!(*bytes);
-        let head = FrameHead {
+        let head = FrameHead::of(&raw)?;
+        if head.is_plain(&raw, limits) {
+            debug_assert_eq!(head.check(&raw, limits), Ok(()));
+        } else {
+            FrameHead::check_rest(bytes, limits)?;
+        }
+        Ok(head)
+    }
+
+    /// Checks a head that is not plain. It is read again, since one that is passed on has to be in memory first, and to move it from
+    /// there, by words, is to wait for all of its fields to be written.
+    #[cold]
+    #[inline(never)]
+    fn check_rest(bytes: &[u8; FRAME_HEAD_BYTES], limits: &FrameLimits) -> Result<(), Violation> {
+        let raw: HeadBytes = zerocopy::transmute!(*bytes);
+        FrameHead::of(&raw)?.check(&raw, limits)
+    }
+
+    #[inline(always)]
+    fn of(raw: &HeadBytes) -> Result<FrameHead, Violation> {
+        Ok(FrameHead {
             kind: FrameKind::from_byte(raw.kind)?,
             flags: FrameFlags(raw.flags),
             slot: raw.slot.get(),
@@ -377,13 +397,7 @@ impl FrameHead {
             bytes_granted: raw.bytes_granted.get(),
             acknowledged: raw.acknowledged.get(),
             data_crc: raw.data_crc.get(),
-        };
-        if head.is_plain(&raw, limits) {
-            debug_assert_eq!(head.check(&raw, limits), Ok(()));
-            return Ok(head);
-        }
-        head.check(&raw, limits)?;
-        Ok(head)
+        })
     }
 
     /// Verifies the checksum over head and header (with the extension before it).
