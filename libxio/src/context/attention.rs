@@ -96,9 +96,7 @@ impl Context {
         // A link that is not polled may have to be, for what is left.
         if entry.hot && !entry.blocked && entry.link.is_flushed_early(is_last) {
             entry.last_active = self.now;
-            if !self.flush_link(key) {
-                return;
-            }
+            self.flush_link(key, true);
         }
         self.touch_link(key);
     }

@@ -228,7 +228,7 @@ impl Context {
         let mut at = 0;
         while at < self.dirty.len() {
             let key = self.dirty[at];
-            let more = self.flush_link(key);
+            let more = self.flush_link(key, false);
             if more {
                 at += 1;
             } else {
@@ -245,15 +245,18 @@ impl Context {
         self.dirty.iter().any(|key| self.links.get(*key).is_some_and(|entry| !entry.blocked))
     }
 
-    /// One send; true if the link should be tried again next turn.
-    pub(super) fn flush_link(&mut self, key: Key) -> bool {
+    /// One send; true if the link should be tried again next turn. It is `early` if there will be another one at the end of
+    /// this one.
+    pub(super) fn flush_link(&mut self, key: Key, early: bool) -> bool {
         let Some(entry) = self.links.get_mut(key) else { return false };
         let (outcome, connection) = match &entry.role {
             Role::Connection(connection) => {
                 let connection = *connection;
                 let Some(state) = self.connections.get_mut(connection) else { return false };
                 let mut sink = connection_sink!(self, state);
-                (entry.link.flush(&mut sink), Some(connection))
+                let link = &mut entry.link;
+                let flushed = if early { link.flush_early(&mut sink) } else { link.flush(&mut sink) };
+                (flushed, Some(connection))
             }
             _ => (entry.link.flush(&mut DeafSink), None),
         };

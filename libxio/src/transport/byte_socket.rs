@@ -34,6 +34,13 @@ pub trait ByteSocket: Send + Debug {
     fn publish(&mut self) -> io::Result<()> {
         Ok(())
     }
+    /// As [`ByteSocket::publish`], of which another call follows soon: whether the peer has to be woken may be seen to then.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    fn publish_early(&mut self) -> io::Result<()> {
+        self.publish()
+    }
     /// Receives into the pieces in order; `WouldBlock` where there is nothing, 0 at the end.
     ///
     /// # Errors

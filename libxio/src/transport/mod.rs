@@ -117,6 +117,15 @@ pub trait Link: Send + Debug {
     /// The link is dead.
     fn flush(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError>;
 
+    /// As [`Link::flush`], of which another call follows when the turn ends: whether the peer has to be woken may be seen to
+    /// then.
+    ///
+    /// # Errors
+    /// The link is dead.
+    fn flush_early(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError> {
+        self.flush(sink)
+    }
+
     /// Whether enough is queued for a flush of its own before the turn ends: the peer works at it while this side goes on. A
     /// single frame is enough if no other is in sight (`is_last`). Only where a flush is no system call, and wakes nobody.
     fn is_flushed_early(&self, is_last: bool) -> bool {

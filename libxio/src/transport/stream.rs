@@ -7,6 +7,7 @@
 
 mod in_place;
 mod landing;
+mod sent;
 mod whole;
 
 use super::{
@@ -66,6 +67,8 @@ pub struct Stream<S> {
     /// Frames that the socket has laid out and not handed over, before all that are queued; and their bytes.
     laid_out: Vec<(SentFrame, Sgl)>,
     laid_out_bytes: usize,
+    /// Some were handed over early, and whether the peer has to be woken was not seen to.
+    owes_publish: bool,
     state: Receiving,
     /// Received and not parsed: part of a head and header, or what came behind data that found no memory.
     stash: Vec<u8>,
@@ -120,43 +123,12 @@ impl<S: ByteSocket> Stream<S> {
             unsent: 0,
             laid_out: Vec::new(),
             laid_out_bytes: 0,
+            owes_publish: false,
             state: Receiving::Head,
             stash: Vec::new(),
             paused: false,
             discarding: false,
             fenced: false,
-        }
-    }
-
-    fn advance_sent(&mut self, mut sent: usize, sink: &mut dyn Sink) {
-        self.unsent -= sent;
-        if self.unsent == 0 {
-            for Queued { name, data, .. } in self.queue.drain(..) {
-                sink.frame_sent(name, data);
-            }
-        }
-        while let Some(front) = self.queue.front_mut() {
-            let staged = sent.min(front.staged - front.staged_sent);
-            front.staged_sent += staged;
-            self.staging_sent += staged;
-            sent -= staged;
-            let data = sent.min(front.data.len() - front.data_sent);
-            front.data_sent += data;
-            sent -= data;
-            if front.staged_sent < front.staged || front.data_sent < front.data.len() {
-                break;
-            }
-            if let Some(Queued { name, data, .. }) = self.queue.pop_front() {
-                sink.frame_sent(name, data);
-            }
-        }
-        if self.queue.is_empty() {
-            self.staging.clear();
-            self.staging.shrink_to(STAGING_KEPT_BYTES);
-            self.staging_sent = 0;
-        } else if self.staging_sent >= STAGING_COMPACT_BYTES.max(self.staging.len() / 2) {
-            self.staging.drain(..self.staging_sent);
-            self.staging_sent = 0;
         }
     }
 
@@ -359,11 +331,10 @@ impl<S: ByteSocket> Link for Stream<S> {
             return Ok(Flushed { bytes: 0, blocked: false });
         }
         let laid_out = std::mem::take(&mut self.laid_out_bytes);
-        if laid_out > 0 {
+        let owes_publish = std::mem::take(&mut self.owes_publish);
+        if laid_out > 0 || owes_publish {
             self.socket.publish().map_err(|cause| link_error(&cause))?;
-            for (name, data) in self.laid_out.drain(..) {
-                sink.frame_sent(name, data);
-            }
+            self.tell_laid_out(sink);
         }
         if self.queue.is_empty() {
             return Ok(Flushed { bytes: laid_out, blocked: false });
@@ -409,6 +380,19 @@ impl<S: ByteSocket> Link for Stream<S> {
                 _ => Err(link_error(&cause)),
             },
         }
+    }
+
+    fn flush_early(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
+        if self.fenced || !self.queue.is_empty() {
+            return self.flush(sink);
+        }
+        let bytes = std::mem::take(&mut self.laid_out_bytes);
+        if bytes > 0 {
+            self.socket.publish_early().map_err(|cause| link_error(&cause))?;
+            self.owes_publish = true;
+            self.tell_laid_out(sink);
+        }
+        Ok(Flushed { bytes, blocked: false })
     }
 
     fn prefetch(&self) {

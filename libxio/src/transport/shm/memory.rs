@@ -248,12 +248,27 @@ impl Rings {
         Self::touch(memory, || Ok(Self::hand_over(memory, producer, places)))
     }
 
+    /// As [`Rings::publish`], but that it is not looked whether the peer sleeps: that has to follow, by a publish, and costs a
+    /// fence, which waits until all that was written has left the processor.
+    pub(super) fn publish_early(&mut self) -> Result<(), Violation> {
+        let Rings { memory, producer, places, .. } = self;
+        let memory = &**memory;
+        Self::touch(memory, || {
+            if producer.holds_back() {
+                producer.publish(Self::word(memory, places.out_head));
+            }
+            Ok(())
+        })
+    }
+
     /// Publishes what was laid out, if anything was, and says how the peer has to be woken. Only within a touch.
     fn hand_over(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> Bell {
-        if !producer.holds_back() {
+        if producer.holds_back() {
+            producer.publish(Self::word(memory, places.out_head));
+        }
+        if !producer.takes_look() {
             return Bell::Silent;
         }
-        producer.publish(Self::word(memory, places.out_head));
         bell_for_data(Self::word(memory, places.peer_asleep))
     }
 

@@ -52,12 +52,14 @@ pub(super) struct Producer {
     laid_out: u64,
     /// Bytes that the ring holds: a power of two.
     capacity: u64,
+    /// Something was published since it was last looked whether the consumer sleeps.
+    owes_look: bool,
 }
 
 impl Producer {
     pub(super) fn new(capacity: u64) -> Producer {
         debug_assert!(capacity.is_power_of_two());
-        Producer { head: 0, laid_out: 0, capacity }
+        Producer { head: 0, laid_out: 0, capacity, owes_look: false }
     }
 
     /// Bytes that can be written now.
@@ -86,11 +88,17 @@ impl Producer {
         self.laid_out > 0
     }
 
-    /// Hands what is written to the consumer.
+    /// Hands what is written to the consumer. Whether it sleeps has to be looked at then, at once or some bytes later.
     pub(super) fn publish(&mut self, head: &impl Word) {
         self.head = self.end();
         self.laid_out = 0;
+        self.owes_look = true;
         head.store(self.head, Ordering::Release);
+    }
+
+    /// Whether it has to be looked if the consumer sleeps; the look follows.
+    pub(super) fn takes_look(&mut self) -> bool {
+        std::mem::take(&mut self.owes_look)
     }
 }
 
@@ -345,6 +353,40 @@ mod tests {
             let mut consumer = Consumer::new(CAPACITY);
             let sleeps = loop {
                 if read(&scene, &mut consumer).is_some() {
+                    break false;
+                }
+                arm(&scene.asleep, false);
+                if consumer.filled(&scene.head).unwrap() == 0 {
+                    break true;
+                }
+                disarm(&scene.asleep);
+            };
+            writer.join().unwrap();
+            assert!(!sleeps || scene.bell.load(Ordering::SeqCst) == 1, "it sleeps, and nobody rings");
+        });
+    }
+
+    /// The look at the sleeper may come after more bytes, once for all.
+    #[test]
+    fn a_sleeper_is_never_left_by_a_late_look() {
+        loom::model(|| {
+            let scene = scene();
+            let there = Arc::clone(&scene);
+            let writer = thread::spawn(move || {
+                let mut producer = Producer::new(CAPACITY);
+                assert!(write(&there, &mut producer, 7) && write(&there, &mut producer, 8));
+                assert!(producer.takes_look() && !producer.takes_look());
+                if bell_for_data(&there.asleep) == Bell::Message {
+                    there.bell.store(1, Ordering::SeqCst);
+                }
+            });
+            let mut consumer = Consumer::new(CAPACITY);
+            let mut left = 2;
+            let sleeps = loop {
+                while read(&scene, &mut consumer).is_some() {
+                    left -= 1;
+                }
+                if left == 0 {
                     break false;
                 }
                 arm(&scene.asleep, false);

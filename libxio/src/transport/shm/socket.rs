@@ -405,6 +405,12 @@ impl ByteSocket for ShmSocket {
         self.ring(bell)
     }
 
+    fn publish_early(&mut self) -> io::Result<()> {
+        self.settle()?;
+        let Some(rings) = self.rings() else { return Ok(()) };
+        rings.publish_early().map_err(io::Error::other)
+    }
+
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
         self.settle()?;
         self.wake()?;
