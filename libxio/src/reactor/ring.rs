@@ -263,7 +263,8 @@ impl Ring {
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: whatever the entry points to is owned by the context until the completion with its ticket arrives:
-        // file operations keep their memory in the table of operations, the timeout's time is boxed in `self`.
+        // file operations keep their memory in the table of operations, the timeout's time is boxed in `self`. Of a word that
+        // is waited on the kernel only reads, and what is not mapped any more is an error of the operation.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
 

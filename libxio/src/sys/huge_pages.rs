@@ -4,11 +4,13 @@ use std::io;
 
 /// Asks the kernel to put huge pages under some memory of this process, now, whatever the system's setting for transparent
 /// huge pages says: madvise(2), MADV_COLLAPSE, since Linux 6.1. Its content stays; what of it was never touched is there
-/// afterwards, as zeros. It may take milliseconds for each huge page, in which other threads wait only if they touch the memory
-/// for the first time, or this part of it. Only huge pages that lie entirely in the range can be had, so it should begin at a
-/// multiple of their size, which is 2 MiB nearly everywhere.
+/// afterwards, as zeros. It may take milliseconds for each huge page, most of them for making one; while this is copied, other
+/// threads wait that touch this part of the memory, or map and unmap any. Only huge pages that lie entirely in the range can
+/// be had, so it should begin at a multiple of their size, which is 2 MiB nearly everywhere; where there are none in it, nothing
+/// happens.
 ///
-/// An address and not a slice, since that would keep others from writing the memory meanwhile. It need not be there any more.
+/// An address and not a slice, since that would keep others from writing the memory meanwhile. It need not be there any more;
+/// what is there instead keeps its content too.
 ///
 /// # Errors
 /// As madvise(2): EINVAL where the kernel does not know this or the memory can't have huge pages, ENOMEM where there is nothing,

@@ -1,4 +1,4 @@
-//! The few raw calls, each wrapped once: gathered socket I/O over memory that may be shared, and random bytes.
+//! The few raw calls, each wrapped once: gathered socket I/O over memory that may be shared, huge pages, and random bytes.
 //! Everything else goes through `rustix`, `socket2` or `io-uring`.
 
 mod huge_pages;

@@ -2,35 +2,34 @@
 //! put one together, in which a worker would stand still.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::OnceLock;
 
 /// Places that may wait for the thread. Who finds no room asks again with the next write.
 const WAITING_MAX: usize = 1024;
 
-/// A way to ask for huge pages. The thread is made when there is something to do, and ends after this.
-#[derive(Debug, Default)]
+/// A way to ask for huge pages. The thread ends after this.
+#[derive(Debug)]
 pub(super) struct HugePages {
     /// None where no thread can be had: then pages stay small.
-    asked: OnceLock<Option<Sender<Place>>>,
+    asked: Option<Sender<Place>>,
 }
 
-/// Where memory lies, as numbers: it may be gone when its turn comes, which hurts nobody.
+/// Where memory lies, as numbers: it may be gone when its turn comes. What is there then keeps its content, and may get huge
+/// pages in its stead.
 struct Place {
     start: usize,
     length: usize,
 }
 
 impl HugePages {
-    /// Asks for huge pages under some memory; false if there is no room to wait.
-    pub(super) fn ask(&self, memory: &[u8]) -> bool {
-        let Some(asked) = self.asked.get_or_init(start) else { return true };
-        asked.try_send(Place { start: memory.as_ptr() as usize, length: memory.len() }).is_ok()
+    /// Makes the thread: now, since a worker may be bound to a processor, which its threads are then bound to too.
+    pub(super) fn new() -> HugePages {
+        HugePages { asked: start() }
     }
 
-    /// Whether anybody has asked yet.
-    #[cfg(test)]
-    pub(super) fn was_asked(&self) -> bool {
-        self.asked.get().is_some()
+    /// Asks for huge pages under some memory; false if there is no room to wait.
+    pub(super) fn ask(&self, memory: &[u8]) -> bool {
+        let Some(asked) = &self.asked else { return true };
+        asked.try_send(Place { start: memory.as_ptr() as usize, length: memory.len() }).is_ok()
     }
 }
 

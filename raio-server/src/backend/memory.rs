@@ -2,7 +2,7 @@
 //!
 //! The memory is cut into segments, each under a lock of its own, so that workers seldom meet. A segment is a mapping, so
 //! that a block of a page lies in one page; its pages are taken from the system when they are first written, and become one
-//! huge page once as much was written as it holds.
+//! huge page once all of them were written.
 
 use super::huge_pages::HugePages;
 use super::{
@@ -30,30 +30,40 @@ pub struct MemoryBackend {
 /// What was never written.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// Bytes of a small page.
+const PAGE_BYTES: usize = 4 << 10;
+/// Small pages of a segment.
+const PAGES: usize = SEGMENT_BYTES / PAGE_BYTES;
+
 /// A part of the file.
 #[derive(Debug, Default)]
 struct Part {
     /// Of SEGMENT_BYTES also at the file's end. `None` until it is written, and all zeros then.
     bytes: Option<MmapMut>,
-    /// Bytes that were written since it is there, counted up to its length: then it will have a huge page. To take one at
-    /// once would be a waste where few pages are written, and take a worker milliseconds where memory is in small pieces.
-    written: usize,
+    /// Its pages that were written, a bit each, and how many these are. With the last one it will have a huge page: to take one
+    /// at once would be a waste where few pages are written, and take a worker milliseconds where memory is in small pieces.
+    written: [u64; PAGES / u64::BITS as usize],
+    written_count: usize,
+    has_asked: bool,
 }
 
 impl Part {
-    /// Notes a write.
+    /// Notes a write of at least a byte.
     #[inline]
-    fn fill(&mut self, length: usize, huge_pages: &HugePages) {
-        if self.written >= SEGMENT_BYTES {
+    fn note(&mut self, start: usize, length: usize, huge_pages: &HugePages) {
+        if self.has_asked {
             return;
         }
-        self.written += length;
-        if self.written >= SEGMENT_BYTES
+        for page in start / PAGE_BYTES..=(start + length - 1) / PAGE_BYTES {
+            let (word, bit) = (&mut self.written[page / 64], 1 << (page % 64));
+            self.written_count += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+        if self.written_count == PAGES
             && let Some(bytes) = &self.bytes
-            && !huge_pages.ask(bytes)
         {
-            // Others wait; the next write asks again.
-            self.written -= length;
+            // Where others wait, the next write asks again.
+            self.has_asked = huge_pages.ask(bytes);
         }
     }
 }
@@ -76,7 +86,7 @@ impl MemoryBackend {
     pub fn new(capacity: u64) -> MemoryBackend {
         let count = capacity.div_ceil(SEGMENT_BYTES as u64);
         let segments = (0..count).map(|_| Segment::default()).collect();
-        let huge_pages = HugePages::default();
+        let huge_pages = HugePages::new();
         let size = AtomicU64::new(capacity);
         MemoryBackend { store: Arc::new(Store { segments, huge_pages, size, capacity }) }
     }
@@ -149,7 +159,7 @@ impl Store {
                 },
             };
             data.gather(at, &mut bytes[start..start + length]);
-            segment.fill(length, &self.huge_pages);
+            segment.note(start, length, &self.huge_pages);
             taken = at + length;
         });
         if let (Some(errno), 0) = (failed, taken) {
@@ -340,12 +350,20 @@ mod tests {
         };
         let data: Vec<u8> = (0..SEGMENT_BYTES / 2).map(|at| (at % 251) as u8).collect();
         store.write(0, &Sgl::from(data.clone())).unwrap();
-        assert!(!store.huge_pages.was_asked(), "there is room for more");
+        for _ in 0..PAGES {
+            store.write(0, &Sgl::from(data[..PAGE_BYTES].to_vec())).unwrap();
+        }
+        assert!(!store.segments[0].read().unwrap().has_asked, "half of its pages were never written");
         let other = MmapMut::map_anon(SEGMENT_BYTES).unwrap();
-        if let Err(cause) = libxio::collapse_memory(other.as_ptr() as usize, SEGMENT_BYTES)
+        let probe = other.as_ptr() as usize;
+        if !(probe | address()).is_multiple_of(SEGMENT_BYTES) {
+            println!("skipped: this kernel does not align mappings to huge pages");
+            return;
+        }
+        if let Err(cause) = libxio::collapse_memory(probe, SEGMENT_BYTES)
             && cause.raw_os_error() == Some(libc::EINVAL)
         {
-            println!("skipped: this kernel knows no MADV_COLLAPSE, or does not align mappings to huge pages");
+            println!("skipped: this kernel knows no MADV_COLLAPSE");
             return;
         }
         drop(other);

@@ -261,6 +261,17 @@ impl Rings {
         })
     }
 
+    /// How the peer has to be woken for what was published early; what is laid out stays so.
+    pub(super) fn look_late(&mut self) -> Bell {
+        let Rings { memory, producer, places, .. } = self;
+        let memory = &**memory;
+        if !producer.takes_look() {
+            return Bell::Silent;
+        }
+        Self::touch(memory, || Ok(bell_for_data(Self::word(memory, places.peer_asleep))))
+            .unwrap_or(Bell::Silent)
+    }
+
     /// Publishes what was laid out, if anything was, and says how the peer has to be woken. Only within a touch.
     fn hand_over(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> Bell {
         if producer.holds_back() {

@@ -461,6 +461,11 @@ impl ByteSocket for ShmSocket {
     }
 
     fn shutdown(&mut self) {
+        // The end of the socket may be long in coming: it waits for whoever is still at the peer's memory.
+        if let Some(bell) = self.rings().map(Rings::look_late) {
+            // A peer that is gone needs no bell.
+            let _ = self.ring(bell);
+        }
         self.shut = true;
         match self.state {
             // The server reads this as the end, and closes its socket once nothing there reaches our memory any more.
