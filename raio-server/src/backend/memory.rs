@@ -324,6 +324,7 @@ mod tests {
         assert_eq!(back.to_vec(), [0; 100], "what was cut off is zero");
         assert_eq!(store.truncate(store.capacity + 1), Err(libc::ENOSPC));
     }
+
     /// Of the mapping that an address lies in, in KiB.
     fn huge_pages_at(address: usize) -> u64 {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();

@@ -265,11 +265,8 @@ impl Rings {
     pub(super) fn look_late(&mut self) -> Bell {
         let Rings { memory, producer, places, .. } = self;
         let memory = &**memory;
-        if !producer.takes_look() {
-            return Bell::Silent;
-        }
-        Self::touch(memory, || Ok(bell_for_data(Self::word(memory, places.peer_asleep))))
-            .unwrap_or(Bell::Silent)
+        // Memory that vanished has nobody behind it who would read.
+        Self::touch(memory, || Ok(Self::look(memory, producer, places))).unwrap_or(Bell::Silent)
     }
 
     /// Publishes what was laid out, if anything was, and says how the peer has to be woken. Only within a touch.
@@ -277,10 +274,16 @@ impl Rings {
         if producer.holds_back() {
             producer.publish(Self::word(memory, places.out_head));
         }
-        if !producer.takes_look() {
-            return Bell::Silent;
+        Self::look(memory, producer, places)
+    }
+
+    /// How the peer has to be woken for what is published, if that was not looked at since. Only within a touch.
+    fn look(memory: &PeerMemory, producer: &mut Producer, places: &Places) -> Bell {
+        if producer.takes_look() {
+            bell_for_data(Self::word(memory, places.peer_asleep))
+        } else {
+            Bell::Silent
         }
-        bell_for_data(Self::word(memory, places.peer_asleep))
     }
 
     /// Has `length` bytes copied into the outgoing ring from a position on, and around its end: `copy` is told from where

@@ -337,51 +337,21 @@ mod tests {
         });
     }
 
-    /// The consumer goes to sleep while the producer writes: either it sees the byte before it sleeps, or it is rung.
-    #[test]
-    fn a_sleeper_is_never_left_with_data() {
-        loom::model(|| {
+    /// The consumer goes to sleep while the producer writes so many bytes, and then looks at it once.
+    fn nobody_is_left_asleep(count: u8) {
+        loom::model(move || {
             let scene = scene();
             let there = Arc::clone(&scene);
             let writer = thread::spawn(move || {
                 let mut producer = Producer::new(CAPACITY);
-                assert!(write(&there, &mut producer, 7));
-                if bell_for_data(&there.asleep) == Bell::Message {
-                    there.bell.store(1, Ordering::SeqCst);
-                }
-            });
-            let mut consumer = Consumer::new(CAPACITY);
-            let sleeps = loop {
-                if read(&scene, &mut consumer).is_some() {
-                    break false;
-                }
-                arm(&scene.asleep, false);
-                if consumer.filled(&scene.head).unwrap() == 0 {
-                    break true;
-                }
-                disarm(&scene.asleep);
-            };
-            writer.join().unwrap();
-            assert!(!sleeps || scene.bell.load(Ordering::SeqCst) == 1, "it sleeps, and nobody rings");
-        });
-    }
-
-    /// The look at the sleeper may come after more bytes, once for all.
-    #[test]
-    fn a_sleeper_is_never_left_by_a_late_look() {
-        loom::model(|| {
-            let scene = scene();
-            let there = Arc::clone(&scene);
-            let writer = thread::spawn(move || {
-                let mut producer = Producer::new(CAPACITY);
-                assert!(write(&there, &mut producer, 7) && write(&there, &mut producer, 8));
+                assert!((0..count).all(|value| write(&there, &mut producer, value)));
                 assert!(producer.takes_look() && !producer.takes_look());
                 if bell_for_data(&there.asleep) == Bell::Message {
                     there.bell.store(1, Ordering::SeqCst);
                 }
             });
             let mut consumer = Consumer::new(CAPACITY);
-            let mut left = 2;
+            let mut left = count;
             let sleeps = loop {
                 while read(&scene, &mut consumer).is_some() {
                     left -= 1;
@@ -398,6 +368,18 @@ mod tests {
             writer.join().unwrap();
             assert!(!sleeps || scene.bell.load(Ordering::SeqCst) == 1, "it sleeps, and nobody rings");
         });
+    }
+
+    /// Either it sees the byte before it sleeps, or it is rung.
+    #[test]
+    fn a_sleeper_is_never_left_with_data() {
+        nobody_is_left_asleep(1);
+    }
+
+    /// The look at the sleeper may come after more bytes, once for all.
+    #[test]
+    fn a_sleeper_is_never_left_by_a_late_look() {
+        nobody_is_left_asleep(2);
     }
 
     /// The consumer goes on to wait on its word. The kernel lets it sleep only while the word is what it was told, and wakes
