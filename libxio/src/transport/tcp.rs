@@ -19,6 +19,9 @@ const KERNEL_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KERNEL_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Unanswered probes after which the connection is reset.
 const KERNEL_KEEPALIVE_PROBES: u32 = 6;
+/// Congestion control between two ends on one host: the one that every kernel has and everybody may choose (tcp(7)). There is
+/// no path to be sparing of, and one that paces, as bbr does, spends a fifth of the sender's time on its timer.
+const LOCAL_CONGESTION_CONTROL: &[u8] = b"reno";
 
 /// The `tcp` scheme.
 #[derive(Debug)]
@@ -139,6 +142,7 @@ impl Listener for TcpListener {
                     let peer =
                         address.as_socket().map_or_else(|| "tcp://?".into(), |peer| format!("tcp://{peer}"));
                     let socket = TcpSocket { socket, untried: VecDeque::new(), connecting: false };
+                    socket.choose_congestion_control();
                     return Ok(Some(Box::new(Stream::new(socket, peer))));
                 }
                 Err(cause) => match cause.raw_os_error() {
@@ -167,6 +171,13 @@ struct TcpSocket {
 }
 
 impl TcpSocket {
+    /// Once it is connected. Where it can't be chosen the system's stays in force, which is slower and not wrong.
+    fn choose_congestion_control(&self) {
+        if self.peer_is_local() {
+            let _ = self.socket.set_tcp_congestion(LOCAL_CONGESTION_CONTROL);
+        }
+    }
+
     /// While connecting: `WouldBlock` until it is decided, then on to the next address where it failed.
     fn settle(&mut self) -> io::Result<()> {
         if !self.connecting {
@@ -179,6 +190,7 @@ impl TcpSocket {
                     Ok(_) => {
                         self.connecting = false;
                         self.untried.clear();
+                        self.choose_congestion_control();
                         return Ok(());
                     }
                     Err(cause) if cause.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -225,5 +237,31 @@ impl ByteSocket for TcpSocket {
     fn shutdown(&mut self) {
         // Not connected any more: then it is down already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn two_ends_on_one_host_do_not_pace() {
+        let name = |socket: &TcpSocket| {
+            let name = socket.socket.tcp_congestion().unwrap();
+            String::from_utf8(name).unwrap().trim_end_matches('\0').to_owned()
+        };
+        let (listener, address) = listen_at(([127, 0, 0, 1], 0).into()).unwrap();
+        let socket = start_connect(address).unwrap();
+        let mut client = TcpSocket { socket, untried: VecDeque::new(), connecting: true };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(cause) = client.settle() {
+            assert_eq!(cause.kind(), io::ErrorKind::WouldBlock);
+            assert!(Instant::now() < deadline, "the connection is not set up");
+        }
+        let server =
+            TcpSocket { socket: listener.accept().unwrap().0, untried: VecDeque::new(), connecting: false };
+        server.choose_congestion_control();
+        assert_eq!((name(&client).as_str(), name(&server).as_str()), ("reno", "reno"));
     }
 }
