@@ -7,7 +7,7 @@
 //! for each message, while the poll tells at once of what came meanwhile.
 
 use super::Context;
-use super::links::{LinkEntry, Role, is_read};
+use super::links::{Flushing, LinkEntry, Role, is_read};
 use crate::reactor::{Key, Ticket, TicketKind};
 use crate::sys::prefetch;
 use crate::transport::{Armed, WakeWord};
@@ -96,7 +96,7 @@ impl Context {
         // A link that is not polled may have to be, for what is left.
         if entry.hot && !entry.blocked && entry.link.is_flushed_early(is_last) {
             entry.last_active = self.now;
-            self.flush_link(key, true);
+            self.flush_link(key, Flushing::Early);
         }
         self.touch_link(key);
     }

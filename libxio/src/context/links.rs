@@ -39,6 +39,8 @@ pub(super) struct LinkEntry {
     pub(super) dirty: bool,
     /// The transport took less than was offered.
     pub(super) blocked: bool,
+    /// A short rest was left for what comes after it.
+    pub(super) has_rest: bool,
     /// Data waits for pool memory.
     pub stalled: bool,
     pub(super) last_active: Instant,
@@ -60,6 +62,7 @@ pub(super) enum Role {
 impl LinkEntry {
     pub(super) fn new(link: Box<dyn Link>, role: Role, now: Instant) -> Self {
         let (has_news, hot, dirty, blocked, stalled) = (false, false, false, false, false);
+        let has_rest = false;
         let (armed, waited) = (None, Duration::ZERO);
         let (word, word_failed) = (None, false);
         let (armed_at, last_active) = (now, now);
@@ -75,10 +78,24 @@ impl LinkEntry {
             hot,
             dirty,
             blocked,
+            has_rest,
             stalled,
             last_active,
         }
     }
+}
+
+/// What a link sends when it is flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flushing {
+    /// All, and there will be another flush at the turn's end.
+    Early,
+    /// What fills packets: there will be another flush soon.
+    Packets,
+    /// All, but for links that were left a rest by that.
+    Others,
+    /// All.
+    All,
 }
 
 /// For links that expect nothing.
@@ -224,11 +241,12 @@ impl Context {
     }
 
     /// Gives every dirty link one send.
-    pub(super) fn flush_dirty(&mut self) {
+    pub(super) fn flush_dirty(&mut self, how: Flushing) {
         let mut at = 0;
         while at < self.dirty.len() {
             let key = self.dirty[at];
-            let more = self.flush_link(key, false);
+            let stays = how == Flushing::Others && self.links.get(key).is_some_and(|entry| entry.has_rest);
+            let more = stays || self.flush_link(key, how);
             if more {
                 at += 1;
             } else {
@@ -245,9 +263,8 @@ impl Context {
         self.dirty.iter().any(|key| self.links.get(*key).is_some_and(|entry| !entry.blocked))
     }
 
-    /// One send; true if the link should be tried again next turn. It is `early` if there will be another one at the end of
-    /// this one.
-    pub(super) fn flush_link(&mut self, key: Key, early: bool) -> bool {
+    /// One send; true if the link should be tried again next turn.
+    pub(super) fn flush_link(&mut self, key: Key, how: Flushing) -> bool {
         let Some(entry) = self.links.get_mut(key) else { return false };
         let (outcome, connection) = match &entry.role {
             Role::Connection(connection) => {
@@ -255,13 +272,18 @@ impl Context {
                 let Some(state) = self.connections.get_mut(connection) else { return false };
                 let mut sink = connection_sink!(self, state);
                 let link = &mut entry.link;
-                let flushed = if early { link.flush_early(&mut sink) } else { link.flush(&mut sink) };
+                let flushed = match how {
+                    Flushing::Early => link.flush_early(&mut sink),
+                    Flushing::Packets => link.flush_packets(&mut sink),
+                    Flushing::Others | Flushing::All => link.flush(&mut sink),
+                };
                 (flushed, Some(connection))
             }
             _ => (entry.link.flush(&mut DeafSink), None),
         };
         match outcome {
             Ok(Flushed { bytes, blocked }) => {
+                entry.has_rest = how == Flushing::Packets && !blocked && entry.link.unsent_bytes() > 0;
                 if bytes > 0 {
                     self.statistics.link_sends.add(1);
                     self.statistics.bytes_sent.add(bytes as u64);

@@ -120,6 +120,8 @@ pub struct Context {
     now_ns: u64,
     /// That of the last turn.
     turned_ns: u64,
+    /// The application came back at once the last time.
+    is_prompt: bool,
     made: Instant,
     /// `now` was read since the application last found no event.
     now_is_fresh: bool,
@@ -259,6 +261,7 @@ impl Context {
             now,
             now_ns: 0,
             turned_ns: 0,
+            is_prompt: false,
             made: now,
             now_is_fresh: false,
             links: Slab::new(),

@@ -7,7 +7,7 @@ use super::connection::Phase;
 use super::event::Event;
 use super::handle::Post;
 use super::handles::TimerId;
-use super::links::Role;
+use super::links::{Flushing, Role};
 use crate::reactor::{Ticket, TicketKind};
 use crate::session::{Keepalive, KeepaliveAction};
 use crate::transport::OutgoingFrame;
@@ -25,6 +25,9 @@ const LOOKS_AT_A_TIME: usize = 16;
 /// A wait that begins so soon after a turn looks at memory first: an answer is taken without a whole turn, while other
 /// sources wait no longer than this.
 const TURN_REST_NS: u64 = 10_000;
+/// An application that comes back so soon after a turn goes on as soon with what this one brings: about what a sleep and a
+/// wake cost.
+const PROMPT_NS: u64 = 100_000;
 /// Longest sleep while some link can only be polled, or waits for memory.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Bounds of the time between two looks at deadlines.
@@ -40,6 +43,10 @@ impl Context {
     /// without limit. With zero it takes one turn, and, for a context driven from outside (see [`Context::poll_fd`]),
     /// leaves everything armed.
     ///
+    /// What was queued is sent. Of messages over TCP that fill more than a packet (64 KiB), a rest of less than half of one may
+    /// still wait when this returns with events: it goes with what the application, if it has come back at once lately, sends
+    /// next. The next wait sends it in any case, [`Context::flush`] now: for who goes away with messages on their way.
+    ///
     /// # Errors
     /// The ring fails, or a pinned context is used by another thread.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
@@ -51,9 +58,11 @@ impl Context {
         // Begins at its front again: the same few lines of cache, however long the queue has room to be.
         self.events.clear();
         // The peer need not wait for our clock.
-        self.flush_dirty();
+        let rests_wait = self.is_prompt && timeout != Some(Duration::ZERO) && self.spin.polls();
+        self.flush_dirty(if rests_wait { Flushing::Packets } else { Flushing::All });
         let started = self.options.clock.now();
         self.set_now(started);
+        self.is_prompt = self.now_ns.saturating_sub(self.turned_ns) < PROMPT_NS;
         self.resume_keepalive();
         let outcome = self.wait_from(started, timeout);
         self.pause_keepalive();
@@ -201,7 +210,7 @@ impl Context {
     /// # Errors
     /// The ring fails.
     pub fn flush(&mut self) -> Result<()> {
-        self.flush_dirty();
+        self.flush_dirty(Flushing::All);
         match &mut self.ring {
             Some(ring) => ring.submit(),
             None => Ok(()),
@@ -223,7 +232,7 @@ impl Context {
             self.look_at_clock();
         }
         self.expire();
-        self.flush_dirty();
+        self.flush_dirty(if self.events.is_empty() { Flushing::All } else { Flushing::Others });
         if let Some(ring) = &mut self.ring
             && ring.has_submissions()
         {

@@ -19,7 +19,8 @@
 //!   receiver that has a place of its own for large data, or little memory.
 //! - Name where responses land ([`Landing::Place`](crate::Landing::Place)): data is received straight into it.
 //! - Send what belongs together in one turn: it goes out in one system call. Call
-//!   [`flush`](crate::Context::flush) only where something has to go before the turn's end.
+//!   [`flush`](crate::Context::flush) only where something has to go before the turn's end, or before you do something else
+//!   than wait: see [`wait`](crate::Context::wait).
 //!
 //! # Memory
 //!

@@ -36,6 +36,11 @@ impl SpinBudget {
         0
     }
 
+    /// Whether the coming wait polls, but for one that only probes.
+    pub(crate) fn polls(&self) -> bool {
+        self.limit_ns > 0 && self.average_ns <= self.limit_ns
+    }
+
     /// A wait took so many nanoseconds.
     pub(crate) fn waited(&mut self, time_ns: u64) {
         self.average_ns = (self.average_ns * 7 + time_ns.min(self.limit_ns * 4)) / 8;

@@ -16,6 +16,10 @@ pub trait ByteSocket: Send + Debug {
     /// # Errors
     /// The stream is broken.
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize>;
+    /// What travels together as one packet at the best, in bytes; `None` where there are no packets.
+    fn packet_bytes(&self) -> Option<usize> {
+        None
+    }
     /// Whether [`ByteSocket::lay_out`] is worth trying.
     fn lays_out(&self) -> bool {
         false

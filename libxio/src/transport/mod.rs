@@ -126,6 +126,15 @@ pub trait Link: Send + Debug {
         self.flush(sink)
     }
 
+    /// As [`Link::flush`], of which another call follows soon: few frames that would need a packet of their own may wait for
+    /// what comes after them.
+    ///
+    /// # Errors
+    /// The link is dead.
+    fn flush_packets(&mut self, sink: &mut dyn Sink) -> std::result::Result<Flushed, LinkError> {
+        self.flush(sink)
+    }
+
     /// Whether enough is queued for a flush of its own before the turn ends: the peer works at it while this side goes on. A
     /// single frame is enough if no other is in sight (`is_last`). Only where a flush is no system call, and wakes nobody.
     fn is_flushed_early(&self, is_last: bool) -> bool {

@@ -7,6 +7,7 @@
 
 mod in_place;
 mod landing;
+mod sending;
 mod sent;
 mod whole;
 
@@ -89,6 +90,14 @@ struct Queued {
     data_sent: usize,
     /// What is reported when it is gone.
     name: SentFrame,
+}
+
+impl Queued {
+    /// Bytes of it that were not sent.
+    #[inline]
+    fn left(&self) -> usize {
+        self.staged - self.staged_sent + self.data.len() - self.data_sent
+    }
 }
 
 #[derive(Debug)]
@@ -327,59 +336,11 @@ impl<S: ByteSocket> Link for Stream<S> {
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
-        if self.fenced {
-            return Ok(Flushed { bytes: 0, blocked: false });
-        }
-        let laid_out = std::mem::take(&mut self.laid_out_bytes);
-        let owes_publish = std::mem::take(&mut self.owes_publish);
-        if laid_out > 0 || owes_publish {
-            self.socket.publish().map_err(|cause| link_error(&cause))?;
-            self.tell_laid_out(sink);
-        }
-        if self.queue.is_empty() {
-            return Ok(Flushed { bytes: laid_out, blocked: false });
-        }
-        let mut pieces: SmallVec<[IoVec<'_>; IO_VECS_MAX]> = SmallVec::new();
-        let mut guarded = PeerPieces::default();
-        let mut offered = 0;
-        // A run of staged bytes without data between them is one piece.
-        let mut run = self.staging_sent..self.staging_sent;
-        for queued in &self.queue {
-            run.end += queued.staged - queued.staged_sent;
-            let left = queued.data.len() - queued.data_sent;
-            if left == 0 {
-                continue;
-            }
-            if !run.is_empty() {
-                offered += run.len();
-                pieces.push(IoVec::from_slice(&self.staging[run.clone()]));
-                run.start = run.end;
-            }
-            let covered = queued.data.io_vecs(queued.data_sent, usize::MAX, &mut pieces, IO_VECS_MAX - 1);
-            guarded.add(&queued.data);
-            offered += covered;
-            // The last place is kept for a run, so a piece cut short ends the send.
-            if covered < left || pieces.len() + 2 > IO_VECS_MAX || offered >= SEND_BYTES_MAX {
-                run.start = run.end;
-                break;
-            }
-        }
-        if !run.is_empty() {
-            offered += run.len();
-            pieces.push(IoVec::from_slice(&self.staging[run]));
-        }
-        match guarded.during(|| self.socket.send(&pieces)) {
-            Ok(sent) => {
-                drop((pieces, guarded));
-                self.advance_sent(sent, sink);
-                Ok(Flushed { bytes: laid_out + sent, blocked: sent < offered })
-            }
-            Err(cause) => match cause.kind() {
-                io::ErrorKind::WouldBlock => Ok(Flushed { bytes: laid_out, blocked: true }),
-                io::ErrorKind::Interrupted => Ok(Flushed { bytes: laid_out, blocked: false }),
-                _ => Err(link_error(&cause)),
-            },
-        }
+        self.send_queued(SEND_BYTES_MAX, sink)
+    }
+
+    fn flush_packets(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {
+        self.send_queued(self.whole_packets(), sink)
     }
 
     fn flush_early(&mut self, sink: &mut dyn Sink) -> Result<Flushed, LinkError> {

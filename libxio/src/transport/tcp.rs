@@ -23,6 +23,10 @@ const KERNEL_KEEPALIVE_PROBES: u32 = 6;
 /// no path to be sparing of, and one that paces, as bbr does, spends a fifth of the sender's time on its timer.
 const LOCAL_CONGESTION_CONTROL: &[u8] = b"reno";
 
+/// What the kernel hands on as one packet: less than 64 KiB with its heads, in whole parts of what an Ethernet frame of
+/// 1,500 bytes carries.
+const PACKET_BYTES: usize = 45 * 1448;
+
 /// The `tcp` scheme.
 #[derive(Debug)]
 pub(crate) struct Tcp;
@@ -213,6 +217,10 @@ impl ByteSocket for TcpSocket {
     fn send(&mut self, pieces: &[IoVec<'_>]) -> io::Result<usize> {
         self.settle()?;
         sys::send_vectored(self.socket.as_fd(), pieces)
+    }
+
+    fn packet_bytes(&self) -> Option<usize> {
+        Some(PACKET_BYTES)
     }
 
     fn receive(&mut self, pieces: &mut [IoVec<'_>]) -> io::Result<usize> {
