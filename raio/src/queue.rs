@@ -136,7 +136,8 @@ impl Queue {
     }
 
     /// Waits until `count` completions are ready, or all that are outstanding, or the time is over (`None`: no limit,
-    /// zero: doesn't wait). Says how many are ready.
+    /// zero: doesn't wait). Says how many are ready. Over TCP the last few requests that were submitted may not have gone
+    /// when there are completions: they go with those that come next, or by [`Queue::flush`].
     ///
     /// # Errors
     /// [`Error::Local`] where this machine's ring fails. A lost connection shows in the completions.

@@ -197,7 +197,8 @@ impl Engine {
     }
 
     /// Runs the loop until a completion is ready or the time is over (`None`: no limit; zero: one turn that does not
-    /// block). Says how many are ready. With nothing outstanding it returns 0 after one turn.
+    /// block). Says how many are ready. With nothing outstanding it returns 0 after one turn. What was submitted is sent; a
+    /// few may wait for the next call, as [`Context::wait`] tells, or for [`Engine::flush`].
     ///
     /// # Errors
     /// [`Error::Local`] where this machine's ring fails; the connection is lost then.
