@@ -110,6 +110,9 @@ impl Context {
                 // The rest of a turn was done a moment ago: what has come need not wait for it.
                 if self.look_out() {
                     self.receive_hot(false);
+                } else if !self.ops.is_empty() {
+                    // The kernel may do them by threads of its own, which this one would keep from the processor.
+                    std::thread::yield_now();
                 }
                 continue;
             }
@@ -460,7 +463,7 @@ impl Context {
     /// When this context has something to do by the clock.
     fn next_deadline(&mut self) -> Option<Instant> {
         let timer = self.timers.next();
-        let busy = self.links.len() > 0 || self.servers.len() > 0 || self.connections.len() > 0;
+        let busy = !self.links.is_empty() || !self.servers.is_empty() || !self.connections.is_empty();
         let sweep = busy.then_some(self.next_sweep);
         timer.into_iter().chain(sweep).chain(self.next_expiry).min()
     }
@@ -542,12 +545,12 @@ impl Context {
 
     /// Cancels file operations and waits for their end, for a bounded time.
     pub(super) fn end_operations(&mut self) {
-        if self.ops.len() == 0 {
+        if self.ops.is_empty() {
             return;
         }
         let deadline = Instant::now() + OPERATIONS_END_TIME;
         self.cancel_operations();
-        while self.ops.len() > 0 && Instant::now() < deadline {
+        while !self.ops.is_empty() && Instant::now() < deadline {
             if let Some(ring) = &mut self.ring
                 && ring.wait(Some(Duration::from_millis(50))).is_err()
             {
@@ -555,7 +558,7 @@ impl Context {
             }
             self.take_completions();
         }
-        if self.ops.len() > 0 {
+        if !self.ops.is_empty() {
             tracing::error!(
                 operations = self.ops.len(),
                 "file operations do not end: their memory is left to them"

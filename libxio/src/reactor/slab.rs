@@ -29,6 +29,12 @@ impl<T> Slab<T> {
         Slab { places: Vec::new(), free: Vec::new() }
     }
 
+    /// Whether it has no entries.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(crate) fn insert(&mut self, entry: T) -> Key {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
@@ -76,6 +82,7 @@ impl<T> Slab<T> {
         Some(entry)
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
