@@ -122,7 +122,7 @@ impl Context {
             self.statistics.ring_enters.set(ring.enters());
         }
         let waited_ns = self.now_ns.saturating_sub(started_ns);
-        self.spin.waited(waited_ns);
+        self.spin.waited(waited_ns, spin_ns);
         if waited_ns < spin_ns {
             self.statistics.spins_won.add(1);
         }
