@@ -39,7 +39,7 @@ const LAID_OUT_DATA_MAX: usize = 4 << 10;
 /// Data of at most so many bytes is copied behind its header: a piece of its own costs the kernel more.
 const STAGED_DATA_MAX: usize = 512;
 /// Sent bytes at the front of the staging buffer before it is compacted.
-const STAGING_COMPACT_BYTES: usize = 64 << 10;
+const STAGING_COMPACT_BYTES: usize = 4 << 10;
 /// Capacity that an empty staging buffer keeps: a thousand frames with small headers.
 const STAGING_KEPT_BYTES: usize = 256 << 10;
 /// What the staging buffer and the queue grow by at least: a moment busier than those before it is rare, and finds room.
@@ -47,6 +47,9 @@ const STAGING_STEP_BYTES: usize = 16 << 10;
 const QUEUE_STEP: usize = 128;
 /// As much for frames laid out, of which there are few before they go: an idle connection keeps the room.
 const LAID_OUT_STEP: usize = 32;
+/// What the stash has room for from the start: a head, an extension and a small header, of which a receive may bring a part at any
+/// time.
+const STASH_BYTES: usize = 256;
 /// Payloads with more left have only a little scratch memory behind them: the head of the next one is not copied.
 const LARGE_PAYLOAD_BYTES: usize = 128 << 10;
 /// That little.
@@ -134,7 +137,7 @@ impl<S: ByteSocket> Stream<S> {
             laid_out_bytes: 0,
             owes_publish: false,
             state: Receiving::Head,
-            stash: Vec::new(),
+            stash: Vec::with_capacity(STASH_BYTES),
             paused: false,
             discarding: false,
             fenced: false,
