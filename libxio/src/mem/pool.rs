@@ -7,6 +7,7 @@
 
 use super::{Buffer, PAGE_BYTES, Region};
 use crate::{Error, Result};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -120,19 +121,14 @@ impl Pool {
         }
     }
 
-    /// A buffer that the pool has kept; `None` where there is none, or none may be taken.
+    /// A buffer that the pool has kept; `None` where there is none, or none may be taken. Put together where it is wanted: one
+    /// that comes by memory, written field by field, is moved on in words that the processor has to wait for.
     #[inline]
     fn take_kept(&self, length: usize) -> Option<Buffer> {
         let class = class_of(length)?;
-        let (size, _) = CLASSES[class];
-        let limit = self.shared.options.bytes_max;
-        if self.shared.bytes_in_use.fetch_add(size, Ordering::Relaxed) + size <= limit
-            && let Some(index) = self.shared.classes[class].pop()
-        {
-            return Some(self.buffer(length, class, index));
-        }
-        self.shared.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
-        None
+        let (pointer, index) = self.shared.take_kept(class)?;
+        // The class number is below 7.
+        Some(Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index))
     }
 
     #[cold]
@@ -154,19 +150,9 @@ impl Pool {
             Some(index) => index,
             None => self.take_fresh(class)?,
         };
-        Ok(self.buffer(length, class, index))
-    }
-
-    /// The buffer with a number that was taken from the free list.
-    #[inline]
-    fn buffer(&self, length: usize, class: usize, index: u32) -> Buffer {
-        let (size, _) = CLASSES[class];
-        let (chunk, number) = place_of(index);
-        let chunk = self.shared.classes[class].chunk(chunk);
-        // SAFETY: the chunk's region holds buffers of `size` bytes, and `grow` has given numbers to those only.
-        let pointer = unsafe { std::ptr::NonNull::new_unchecked(chunk.region.as_ptr().add(number * size)) };
+        let pointer = self.shared.start_of(class, index);
         // The class number is below 7.
-        Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index)
+        Ok(Buffer::in_pool(pointer, length, Arc::clone(&self.shared), class as u8, index))
     }
 
     /// As a `pop` that grows the class until there is something; what was added to the bytes in use is taken back where
@@ -268,6 +254,28 @@ impl Pool {
 }
 
 impl PoolShared {
+    /// First byte and number of a buffer of this class that was kept, which counts as in use from now on.
+    fn take_kept(&self, class: usize) -> Option<(NonNull<u8>, u32)> {
+        let (size, _) = CLASSES[class];
+        if self.bytes_in_use.fetch_add(size, Ordering::Relaxed) + size <= self.options.bytes_max
+            && let Some(index) = self.classes[class].pop()
+        {
+            return Some((self.start_of(class, index), index));
+        }
+        self.bytes_in_use.fetch_sub(size, Ordering::Relaxed);
+        None
+    }
+
+    /// First byte of the buffer with a number that was taken from the free list.
+    #[inline]
+    fn start_of(&self, class: usize, index: u32) -> NonNull<u8> {
+        let (size, _) = CLASSES[class];
+        let (chunk, number) = place_of(index);
+        let start = self.classes[class].chunk(chunk).region.as_ptr();
+        // SAFETY: the chunk's region holds buffers of `size` bytes, and `grow` has given numbers to those only.
+        unsafe { NonNull::new_unchecked(start.add(number * size)) }
+    }
+
     /// The region of a buffer that is out, if the buffer's pages are its own.
     #[inline]
     pub(super) fn region_of(&self, class: u8, index: u32) -> Option<&Region> {
