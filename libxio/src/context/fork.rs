@@ -5,12 +5,13 @@ use super::Context;
 use std::os::fd::{AsRawFd, RawFd};
 
 impl Context {
-    /// The descriptors that this context has open for itself: its ring, its doorbell, and those of its links. A child
-    /// made by fork closes them, and does nothing else with its copy of the context: no call, no drop.
+    /// The descriptors that this context has open for itself: its ring, its doorbell, its timer, and those of its
+    /// links. A child made by fork closes them, and does nothing else with its copy of the context: no call, no drop.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let ring = self.ring.as_ref().map(|ring| ring.fd());
         let links = self.links.iter().filter_map(|entry| entry.link.readiness());
-        ring.into_iter().chain([self.waker.doorbell().as_raw_fd()]).chain(links)
+        let own = [Some(self.waker.doorbell().as_raw_fd()), self.near_timer.fd()];
+        ring.into_iter().chain(own.into_iter().flatten()).chain(links)
     }
 }
 
@@ -20,17 +21,17 @@ mod tests {
     use crate::{ConnectionOptions, ContextOptions, ServerOptions, Session};
 
     #[test]
-    fn ring_doorbell_and_links_are_named() {
+    fn ring_doorbell_timer_and_links_are_named() {
         let mut server = Context::new(ContextOptions::default()).unwrap();
         let listening =
             server.listen(&"tcp://127.0.0.1:0/".parse().unwrap(), ServerOptions::default()).unwrap();
         let uri = server.local_uri(listening).unwrap();
         let mut context = Context::new(ContextOptions::default()).unwrap();
-        assert_eq!(context.descriptors().count(), 2);
+        assert_eq!(context.descriptors().count(), 3);
         context.connect(&Session::new(uri), ConnectionOptions::default()).unwrap();
         let mut descriptors: Vec<_> = context.descriptors().collect();
         descriptors.sort_unstable();
         descriptors.dedup();
-        assert_eq!(descriptors.len(), 3);
+        assert_eq!(descriptors.len(), 4);
     }
 }

@@ -48,7 +48,7 @@ pub use session::Session;
 pub use session::SessionStatistics;
 pub use statistics::{ConnectionStatistics, Statistics, StatisticsSnapshot};
 
-use crate::reactor::{Key, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
+use crate::reactor::{Key, NearTimer, Outbox, Ring, STAMP_MASK, Slab, SpinBudget, Timers, Waker, inbox};
 use crate::transport::{Shm, Tcp, Transport};
 use crate::{Error, Pool, Result};
 use arrived::Records;
@@ -154,6 +154,8 @@ pub struct Context {
     waker_armed: Option<u32>,
     records: Records,
     spin: SpinBudget,
+    /// Set while it sleeps often.
+    near_timer: NearTimer,
     /// It has slept, and with that armed everything, since a turn was last taken that did not look at all hot links.
     has_slept: bool,
     /// When the caller left the loop, where that runs only inside calls.
@@ -291,6 +293,7 @@ impl Context {
             waker,
             waker_armed: None,
             spin: SpinBudget::new(options.polling_timeout),
+            near_timer: NearTimer::new(),
             left_at: None,
             next_sweep: now,
             last_sweep: now,

@@ -484,7 +484,10 @@ impl Context {
         self.statistics.sleeps.add(1);
         self.has_slept = true;
         let outcome = match &mut self.ring {
-            Some(ring) => ring.wait(time),
+            Some(ring) => {
+                self.near_timer.before_sleep(self.now_ns);
+                ring.wait(time)
+            }
             None => Ok(()),
         };
         self.waker.disarm();
