@@ -162,7 +162,7 @@ impl Contender {
 /// takes 6 ms for 2 MiB where the machine's memory is in small pieces. What was never written is no memory: reads would find
 /// the same few zeros in the processor's caches.
 fn fill(place: &Place, uri: &str, mib: u32) -> Result<()> {
-    const SECONDS: f64 = 0.3;
+    const SECONDS: f64 = 0.6;
     const SETTLES_PER_MIB: Duration = Duration::from_millis(6);
     let mut command = place.ours("raio", CLIENT_CORE);
     command.args(["bench", uri, "--json", "--rw", "write", "--bs", "1M", "--depth", "1"]);
@@ -283,7 +283,11 @@ fn fio(work: &Work, place: &Place, engine: &str) -> Command {
     command.arg(format!("--numjobs={}", work.jobs)).arg(format!("--direct={}", u8::from(work.direct)));
     command.args(["--time_based", &format!("--runtime={}ms", (place.seconds * 1e3).round())]);
     // Without a map of blocks that were done: random places, as the others do it.
-    command.args(["--norandommap", "--randrepeat=1", &format!("--size={NULL_SIZE}")]);
+    let size = match work.store {
+        Store::Memory(mib) => format!("--size={mib}M"),
+        Store::Null | Store::File => format!("--size={NULL_SIZE}"),
+    };
+    command.args(["--norandommap", "--randrepeat=1", &size]);
     command
 }
 
