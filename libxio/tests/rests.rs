@@ -55,6 +55,13 @@ fn requests(server: &mut Context, count: usize) -> Vec<Request> {
     requests
 }
 
+/// Comes back at once, so that a rest may wait; nothing is there.
+fn be_prompt(server: &mut Context) {
+    for _ in 0..2 {
+        assert_eq!(server.wait(Some(Duration::from_micros(1))).unwrap(), 0);
+    }
+}
+
 fn answer(server: &mut Context, requests: Vec<Request>) {
     for request in requests {
         server.respond(request, OutgoingResponse { header: b"done", data: zeros(LENGTH) }).unwrap();
@@ -82,6 +89,7 @@ fn a_rest_waits_while_there_are_events_and_the_next_wait_sends_it() {
     while rests < 10 {
         ask(&mut client, ours, REQUESTS);
         let asked = requests(&mut server, REQUESTS as usize);
+        be_prompt(&mut server);
         answer(&mut server, asked);
         ask(&mut client, ours, 1);
         let more = requests(&mut server, 1);
@@ -110,6 +118,7 @@ fn where_nothing_comes_all_is_sent_by_one_wait() {
     for _ in 0..200 {
         ask(&mut client, ours, REQUESTS);
         let asked = requests(&mut server, REQUESTS as usize);
+        be_prompt(&mut server);
         answer(&mut server, asked);
         assert_eq!(server.wait(Some(Duration::from_micros(1))).unwrap(), 0);
         assert_eq!(server.unsent_bytes(theirs).unwrap(), 0);

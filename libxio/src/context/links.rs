@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// A peer that runs answers in a turn; the whole context stands still meanwhile.
 const RELEASE_TIME: Duration = Duration::from_millis(5);
 
+/// Most bytes that wait as a rest: half a packet of TCP on the largest interface.
+const REST_BYTES_MAX: usize = 32 << 10;
+
 /// A link and how it is attended to.
 #[derive(Debug)]
 pub(super) struct LinkEntry {
@@ -39,8 +42,8 @@ pub(super) struct LinkEntry {
     pub(super) dirty: bool,
     /// The transport took less than was offered.
     pub(super) blocked: bool,
-    /// A short rest was left for what comes after it.
-    pub(super) has_rest: bool,
+    /// Bytes of a short rest that was left for what comes after it, or 0.
+    pub(super) rest_bytes: usize,
     /// Data waits for pool memory.
     pub stalled: bool,
     pub(super) last_active: Instant,
@@ -62,7 +65,7 @@ pub(super) enum Role {
 impl LinkEntry {
     pub(super) fn new(link: Box<dyn Link>, role: Role, now: Instant) -> Self {
         let (has_news, hot, dirty, blocked, stalled) = (false, false, false, false, false);
-        let has_rest = false;
+        let rest_bytes = 0;
         let (armed, waited) = (None, Duration::ZERO);
         let (word, word_failed) = (None, false);
         let (armed_at, last_active) = (now, now);
@@ -78,7 +81,7 @@ impl LinkEntry {
             hot,
             dirty,
             blocked,
-            has_rest,
+            rest_bytes,
             stalled,
             last_active,
         }
@@ -92,7 +95,7 @@ pub(super) enum Flushing {
     Early,
     /// What fills packets: there will be another flush soon.
     Packets,
-    /// All, but for links that were left a rest by that.
+    /// All, but for links that have a rest since then, and nothing more.
     Others,
     /// All.
     All,
@@ -245,7 +248,9 @@ impl Context {
         let mut at = 0;
         while at < self.dirty.len() {
             let key = self.dirty[at];
-            let stays = how == Flushing::Others && self.links.get(key).is_some_and(|entry| entry.has_rest);
+            let rests =
+                |entry: &LinkEntry| entry.rest_bytes > 0 && entry.link.unsent_bytes() == entry.rest_bytes;
+            let stays = how == Flushing::Others && self.links.get(key).is_some_and(rests);
             let more = stays || self.flush_link(key, how);
             if more {
                 at += 1;
@@ -283,7 +288,9 @@ impl Context {
         };
         match outcome {
             Ok(Flushed { bytes, blocked }) => {
-                entry.has_rest = how == Flushing::Packets && !blocked && entry.link.unsent_bytes() > 0;
+                // More is left where a send takes no more, or was interrupted: that goes at the turn's end.
+                let left = if how == Flushing::Packets && !blocked { entry.link.unsent_bytes() } else { 0 };
+                entry.rest_bytes = if left <= REST_BYTES_MAX { left } else { 0 };
                 if bytes > 0 {
                     self.statistics.link_sends.add(1);
                     self.statistics.bytes_sent.add(bytes as u64);

@@ -58,7 +58,8 @@ impl Context {
         // Begins at its front again: the same few lines of cache, however long the queue has room to be.
         self.events.clear();
         // The peer need not wait for our clock.
-        let rests_wait = self.is_prompt && timeout != Some(Duration::ZERO) && self.spin.polls();
+        let rests_wait =
+            self.is_prompt && timeout != Some(Duration::ZERO) && !self.stopping && self.spin.polls();
         self.flush_dirty(if rests_wait { Flushing::Packets } else { Flushing::All });
         let started = self.options.clock.now();
         self.set_now(started);
@@ -71,7 +72,8 @@ impl Context {
 
     fn wait_from(&mut self, started: Instant, timeout: Option<Duration>) -> Result<usize> {
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-        let spin_ns = self.spin.next_ns();
+        // Who does not wait does not poll either, and takes no probe from those who do.
+        let spin_ns = if timeout == Some(Duration::ZERO) { 0 } else { self.spin.next_ns() };
         let started_ns = self.now_ns;
         // The first turn comes just after the last receive. Once for each sleep: who never comes to sleep looks at all.
         let mut sleeps =
@@ -122,8 +124,9 @@ impl Context {
             self.statistics.ring_enters.set(ring.enters());
         }
         let waited_ns = self.now_ns.saturating_sub(started_ns);
-        self.spin.waited(waited_ns, spin_ns);
-        if waited_ns < spin_ns {
+        let won = waited_ns < spin_ns && !self.events.is_empty();
+        self.spin.waited(waited_ns, spin_ns, won);
+        if won {
             self.statistics.spins_won.add(1);
         }
         Ok(self.events.len())
@@ -235,7 +238,8 @@ impl Context {
             self.look_at_clock();
         }
         self.expire();
-        self.flush_dirty(if self.events.is_empty() { Flushing::All } else { Flushing::Others });
+        let all_goes = self.events.is_empty() || self.stopping;
+        self.flush_dirty(if all_goes { Flushing::All } else { Flushing::Others });
         if let Some(ring) = &mut self.ring
             && ring.has_submissions()
         {

@@ -37,10 +37,12 @@ impl NearTimer {
     #[inline(never)]
     pub(crate) fn before_sleep(&mut self, now_ns: u64) {
         self.sleeps = self.sleeps.saturating_add(1);
-        if now_ns.saturating_sub(self.since_ns) < u64::from(NEAR_NS) {
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        if elapsed_ns < u64::from(NEAR_NS) {
             return;
         }
-        let is_wanted = self.sleeps >= SLEEPS_MIN;
+        // Long ago they were many.
+        let is_wanted = self.sleeps >= SLEEPS_MIN && elapsed_ns < 2 * u64::from(NEAR_NS);
         (self.sleeps, self.since_ns) = (0, now_ns);
         if is_wanted {
             self.set();

@@ -58,15 +58,15 @@ impl SpinBudget {
         self.average_ns <= self.limit_ns && self.vain < VAIN_MAX
     }
 
-    /// A wait took so many nanoseconds, of which it may have polled `budget_ns`.
-    pub(crate) fn waited(&mut self, time_ns: u64, budget_ns: u64) {
+    /// A wait took so many nanoseconds, of which it may have polled `budget_ns`, and has `won` if it saw what came by that.
+    pub(crate) fn waited(&mut self, time_ns: u64, budget_ns: u64, won: bool) {
         self.average_ns = (self.average_ns * 7 + time_ns.min(self.limit_ns * 4)) / 8;
         if budget_ns == 0 {
             return;
         }
-        if time_ns < budget_ns {
+        if won {
             (self.vain, self.probe_every) = (0, PROBE_EVERY);
-        } else if time_ns < budget_ns.saturating_mul(2) {
+        } else if (budget_ns..budget_ns.saturating_mul(2)).contains(&time_ns) {
             if self.vain >= VAIN_MAX {
                 self.probe_every = (self.probe_every * 2).min(PROBE_EVERY_MAX);
             }
@@ -85,17 +85,17 @@ mod tests {
         let mut budget = SpinBudget::new(Duration::from_nanos(limit_ns));
         assert_eq!(budget.next_ns(), limit_ns);
         for _ in 0..16 {
-            budget.waited(5_000_000, 0);
+            budget.waited(5_000_000, 0, false);
         }
         let polled = (0..PROBE_EVERY * 4).filter(|_| budget.next_ns() > 0).count();
         assert_eq!(polled, 4);
         for _ in 0..32 {
-            budget.waited(10_000, limit_ns);
+            budget.waited(10_000, limit_ns, true);
         }
         assert_eq!(budget.next_ns(), limit_ns);
         assert_eq!(SpinBudget::new(Duration::ZERO).next_ns(), 0);
         let mut endless = SpinBudget::new(Duration::MAX);
-        endless.waited(u64::MAX, u64::MAX);
+        endless.waited(u64::MAX, u64::MAX, false);
         assert!(endless.next_ns() > 1 << 57);
     }
 
@@ -103,7 +103,7 @@ mod tests {
     fn wait(budget: &mut SpinBudget, time_ns: u64, same_processor: bool) -> bool {
         let budget_ns = budget.next_ns();
         let polled_ns = if same_processor { budget_ns } else { 0 };
-        budget.waited(polled_ns + time_ns, budget_ns);
+        budget.waited(polled_ns + time_ns, budget_ns, polled_ns + time_ns < budget_ns);
         budget_ns > 0
     }
 

@@ -372,7 +372,7 @@ impl<S: ByteSocket> Link for Stream<S> {
             return Ok(Received { bytes: 0, frames, progress: frames > 0, stalled: false });
         }
         if std::mem::take(&mut self.paused) {
-            let stash = std::mem::take(&mut self.stash);
+            let stash = std::mem::replace(&mut self.stash, Vec::with_capacity(STASH_BYTES));
             self.parse(&stash, sink, &mut frames)?;
             let stalled = matches!(self.state, Receiving::Stalled { .. });
             return Ok(Received { bytes: stash.len(), frames, progress: true, stalled });

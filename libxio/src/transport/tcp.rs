@@ -19,8 +19,9 @@ const KERNEL_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KERNEL_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Unanswered probes after which the connection is reset.
 const KERNEL_KEEPALIVE_PROBES: u32 = 6;
-/// Congestion control between two ends on one host: the one that every kernel has and everybody may choose (tcp(7)). There is
-/// no path to be sparing of, and one that paces, as bbr does, spends a fifth of the sender's time on its timer.
+/// Congestion control between two ends on one host: the one that every kernel has and, unless it is forbidden, everybody may
+/// choose (tcp(7)). There is no path to be sparing of, and one that paces, as bbr does, spends a fifth of the sender's time on its
+/// timer. It has to be chosen before the connection is set up: a socket that was ever told to pace goes on with that.
 const LOCAL_CONGESTION_CONTROL: &[u8] = b"reno";
 
 /// What the kernel hands on as one packet: less than 64 KiB with its heads, in whole parts of what an Ethernet frame of
@@ -61,7 +62,7 @@ impl Transport for Tcp {
         for address in uri.socket_addresses()? {
             match listen_at(address) {
                 Ok((socket, bound)) => {
-                    return Ok(Box::new(TcpListener { socket, uri: Uri::tcp(bound, uri.resource()) }));
+                    return Ok(Box::new(TcpListener::new(socket, bound, uri.resource())));
                 }
                 Err(cause) => failure = Some((address, cause)),
             }
@@ -82,7 +83,7 @@ pub(crate) fn adopt_tcp(socket: std::net::TcpListener) -> Result<Box<dyn Listene
         bound.filter(|_| listens).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
     };
     let bound = adopt().map_err(|cause| Error::system("taking over a listening TCP socket", &cause))?;
-    Ok(Box::new(TcpListener { socket, uri: Uri::tcp(bound, "/") }))
+    Ok(Box::new(TcpListener::new(socket, bound, "/")))
 }
 
 fn bracketed(host: &str) -> String {
@@ -93,6 +94,9 @@ fn start_connect(address: SocketAddr) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     prepare(&socket)?;
+    if address.ip().is_loopback() {
+        choose_local_congestion_control(&socket);
+    }
     match socket.connect(&SockAddr::from(address)) {
         Ok(()) => Ok(socket),
         Err(cause) if cause.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
@@ -113,6 +117,13 @@ fn listen_at(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, bound))
 }
 
+/// What was in force before; `None`, and it stays so, where the choice is forbidden.
+fn choose_local_congestion_control(socket: &Socket) -> Option<Vec<u8>> {
+    let before = socket.tcp_congestion().ok()?;
+    socket.set_tcp_congestion(LOCAL_CONGESTION_CONTROL).ok()?;
+    Some(before)
+}
+
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
@@ -127,6 +138,16 @@ fn prepare(socket: &Socket) -> io::Result<()> {
 struct TcpListener {
     socket: Socket,
     uri: Uri,
+    /// The system's congestion control, for peers on other hosts; connections begin with that of the listener, which is for those on
+    /// this one.
+    elsewhere: Option<Vec<u8>>,
+}
+
+impl TcpListener {
+    fn new(socket: Socket, bound: SocketAddr, resource: &str) -> TcpListener {
+        let elsewhere = choose_local_congestion_control(&socket);
+        TcpListener { socket, uri: Uri::tcp(bound, resource), elsewhere }
+    }
 }
 
 impl Listener for TcpListener {
@@ -146,7 +167,12 @@ impl Listener for TcpListener {
                     let peer =
                         address.as_socket().map_or_else(|| "tcp://?".into(), |peer| format!("tcp://{peer}"));
                     let socket = TcpSocket { socket, untried: VecDeque::new(), connecting: false };
-                    socket.choose_congestion_control();
+                    if let Some(elsewhere) = &self.elsewhere
+                        && !socket.peer_is_local()
+                    {
+                        // Else it goes on as between two ends on one host, which is not wrong.
+                        let _ = socket.socket.set_tcp_congestion(elsewhere);
+                    }
                     return Ok(Some(Box::new(Stream::new(socket, peer))));
                 }
                 Err(cause) => match cause.raw_os_error() {
@@ -175,13 +201,6 @@ struct TcpSocket {
 }
 
 impl TcpSocket {
-    /// Once it is connected. Where it can't be chosen the system's stays in force, which is slower and not wrong.
-    fn choose_congestion_control(&self) {
-        if self.peer_is_local() {
-            let _ = self.socket.set_tcp_congestion(LOCAL_CONGESTION_CONTROL);
-        }
-    }
-
     /// While connecting: `WouldBlock` until it is decided, then on to the next address where it failed.
     fn settle(&mut self) -> io::Result<()> {
         if !self.connecting {
@@ -194,7 +213,6 @@ impl TcpSocket {
                     Ok(_) => {
                         self.connecting = false;
                         self.untried.clear();
-                        self.choose_congestion_control();
                         return Ok(());
                     }
                     Err(cause) if cause.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -253,13 +271,14 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    #[test]
-    fn two_ends_on_one_host_do_not_pace() {
-        let name = |socket: &TcpSocket| {
-            let name = socket.socket.tcp_congestion().unwrap();
-            String::from_utf8(name).unwrap().trim_end_matches('\0').to_owned()
-        };
-        let (listener, address) = listen_at(([127, 0, 0, 1], 0).into()).unwrap();
+    fn name(socket: &Socket) -> String {
+        let name = socket.tcp_congestion().unwrap();
+        String::from_utf8(name).unwrap().trim_end_matches('\0').to_owned()
+    }
+
+    /// Both ends of a connection, as they are before anything was accepted in the way of a listener.
+    fn connect(listener: &TcpListener) -> (TcpSocket, Socket) {
+        let address = listener.socket.local_addr().unwrap().as_socket().unwrap();
         let socket = start_connect(address).unwrap();
         let mut client = TcpSocket { socket, untried: VecDeque::new(), connecting: true };
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -267,9 +286,23 @@ mod tests {
             assert_eq!(cause.kind(), io::ErrorKind::WouldBlock);
             assert!(Instant::now() < deadline, "the connection is not set up");
         }
-        let server =
-            TcpSocket { socket: listener.accept().unwrap().0, untried: VecDeque::new(), connecting: false };
-        server.choose_congestion_control();
-        assert_eq!((name(&client).as_str(), name(&server).as_str()), ("reno", "reno"));
+        (client, listener.socket.accept().unwrap().0)
+    }
+
+    #[test]
+    fn two_ends_on_one_host_begin_with_a_control_that_does_not_pace() {
+        let (socket, bound) = listen_at(([127, 0, 0, 1], 0).into()).unwrap();
+        let before = name(&socket);
+        let listener = TcpListener::new(socket, bound, "/");
+        let Some(elsewhere) = &listener.elsewhere else {
+            // It is forbidden here.
+            assert_ne!(before, "reno");
+            return;
+        };
+        assert_eq!(String::from_utf8_lossy(elsewhere).trim_end_matches('\0'), before);
+        let (client, server) = connect(&listener);
+        assert_eq!((name(&client.socket).as_str(), name(&server).as_str()), ("reno", "reno"));
+        server.set_tcp_congestion(elsewhere).unwrap();
+        assert_eq!(name(&server), before, "a peer on another host gets the system's back");
     }
 }
