@@ -7,7 +7,7 @@ use super::event::Event;
 use super::serving::{HelloSink, Membership, Prepared, ServerShared};
 use crate::reactor::{Key, TicketKind};
 use crate::transport::{Flushed, Link, LinkError, OutgoingFrame, Received, SentFrame, Sink};
-use crate::wire::{FrameHead, FrameKind, FrameLimits, Goodbye, Violation};
+use crate::wire::{FrameKind, Goodbye, Violation};
 use crate::{Error, Sgl};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,29 +105,6 @@ pub(super) enum Flushing {
 struct DeafSink;
 
 impl Sink for DeafSink {
-    fn place(
-        &mut self,
-        head: &FrameHead,
-        _header: &[u8],
-        _first: bool,
-    ) -> Result<crate::transport::Place, Violation> {
-        Err(Violation::UnexpectedKind(head.kind as u8))
-    }
-
-    fn deliver(
-        &mut self,
-        head: &FrameHead,
-        _header: &[u8],
-        _data: Sgl,
-        _landing: Sgl,
-    ) -> Result<Option<FrameLimits>, Violation> {
-        Err(Violation::UnexpectedKind(head.kind as u8))
-    }
-
-    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation> {
-        Err(Violation::UnexpectedKind(head.kind as u8))
-    }
-
     fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {}
 }
 

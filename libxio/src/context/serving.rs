@@ -8,7 +8,7 @@ use super::handles::{Connection, Server};
 use super::links::{LinkEntry, Role};
 use super::options::{ServerOptions, check_limits, check_private_data};
 use crate::reactor::{Key, Ticket, TicketKind};
-use crate::transport::{Link, Listener, OutgoingFrame, Place, SentFrame, Sink};
+use crate::transport::{Link, Listener, OutgoingFrame, SentFrame, Sink};
 use crate::wire::{
     FEATURE_CRC, FEATURE_PLACEMENT, FrameHead, FrameKind, FrameLimits, Goodbye, Hello, REDIRECT_BYTES_MAX,
     Refusal, RejectReason, SessionId, VERSION, VERSION_MIN, Violation, Welcome,
@@ -181,15 +181,6 @@ pub(super) struct HelloSink {
 }
 
 impl Sink for HelloSink {
-    fn place(
-        &mut self,
-        head: &FrameHead,
-        _header: &[u8],
-        _first: bool,
-    ) -> std::result::Result<Place, Violation> {
-        Err(Violation::UnexpectedKind(head.kind as u8))
-    }
-
     fn deliver(
         &mut self,
         head: &FrameHead,
@@ -202,10 +193,6 @@ impl Sink for HelloSink {
         }
         self.hello = Some(Hello::decode(header));
         Ok(None)
-    }
-
-    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation> {
-        Err(Violation::UnexpectedKind(head.kind as u8))
     }
 
     fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {}

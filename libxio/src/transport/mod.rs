@@ -268,7 +268,7 @@ pub trait Link: Send + Debug {
     fn fence(&mut self);
 }
 
-/// What a link asks and tells while it works.
+/// What a link asks and tells while it works. What a sink does not say how to take, nobody expects: it breaks a rule.
 pub trait Sink {
     /// Where a frame's data (never empty) shall land; `header` is the frame's. Called again with `first` false after
     /// [`Place::Later`].
@@ -280,13 +280,18 @@ pub trait Sink {
         head: &FrameHead,
         header: &[u8],
         first: bool,
-    ) -> std::result::Result<Place, Violation>;
+    ) -> std::result::Result<Place, Violation> {
+        let _ = (header, first);
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
 
     /// A request's data lies in the peer's memory and needs no place here. `place` is not called for it.
     ///
     /// # Errors
     /// The frame breaks a rule; the link must be given up.
-    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation>;
+    fn in_place(&mut self, head: &FrameHead) -> std::result::Result<(), Violation> {
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
 
     /// A whole frame has arrived; `data` is what `place` gave, filled, or empty, or is in the peer's memory. `landing` is
     /// the peer's memory where the response's data is wanted; empty where it shall travel. New limits are in force from
@@ -300,7 +305,10 @@ pub trait Sink {
         header: &[u8],
         data: Sgl,
         landing: Sgl,
-    ) -> std::result::Result<Option<FrameLimits>, Violation>;
+    ) -> std::result::Result<Option<FrameLimits>, Violation> {
+        let _ = (header, data, landing);
+        Err(Violation::UnexpectedKind(head.kind as u8))
+    }
 
     /// A frame has arrived whole, and its data lies in `data` for the moment: what `place`, the copy to there, and
     /// `deliver` are for data that comes in pieces. With `crc` the data's checksum is verified. `landing` is taken.

@@ -98,8 +98,8 @@ impl<S: ByteSocket> Stream<S> {
 mod tests {
     use super::*;
     use crate::mem::zeros;
-    use crate::transport::{Link, OutgoingFrame, Place, SentFrame};
-    use crate::wire::{FRAME_HEAD_BYTES, FrameHead, FrameKind, FrameLimits, Violation};
+    use crate::transport::{Link, OutgoingFrame, SentFrame};
+    use crate::wire::{FRAME_HEAD_BYTES, FrameHead, FrameKind};
     use crate::{HeaderBytes, Sgl};
     use std::os::fd::RawFd;
 
@@ -135,24 +135,6 @@ mod tests {
     struct Gone(usize);
 
     impl Sink for Gone {
-        fn place(&mut self, head: &FrameHead, _header: &[u8], _first: bool) -> Result<Place, Violation> {
-            Err(Violation::UnexpectedKind(head.kind as u8))
-        }
-
-        fn deliver(
-            &mut self,
-            head: &FrameHead,
-            _header: &[u8],
-            _data: Sgl,
-            _landing: Sgl,
-        ) -> Result<Option<FrameLimits>, Violation> {
-            Err(Violation::UnexpectedKind(head.kind as u8))
-        }
-
-        fn in_place(&mut self, head: &FrameHead) -> Result<(), Violation> {
-            Err(Violation::UnexpectedKind(head.kind as u8))
-        }
-
         fn frame_sent(&mut self, _sent: SentFrame, _data: Sgl) {
             self.0 += 1;
         }
